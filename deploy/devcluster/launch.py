@@ -1,0 +1,169 @@
+"""Choose where a cluster comes from, and start it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from deploy.devcluster import build, kind, kubeconfig
+from deploy.devcluster.build import Progress
+from deploy.devcluster.cluster import Cluster
+from deploy.devcluster.controlplane import ControlPlane, Programs
+from deploy.devcluster.errors import ClusterError
+from deploy.devcluster.paths import cluster_directory
+
+_ENVTEST = ("etcd", "kube-apiserver", "kubectl")
+
+
+def silent(_: str) -> None:
+    """The progress callback of those who want none."""
+
+
+def start(
+    name: str | None = None,
+    directory: Path | None = None,
+    progress: Progress = silent,
+    *,
+    owned: bool = True,
+    context: str | None = None,
+) -> Cluster:
+    """Start a cluster, or reach one that was named, and return when it can be used.
+
+    Where it comes from, in this order: the kubeconfig context ``context`` (or the environment's CONTEXT; never the
+    ambient current context), kind where a Docker engine answers, the programs in KUBEBUILDER_ASSETS, a control plane
+    built from Go modules. ``directory`` must not exist or be empty; without it a fresh one is made, in the checkout
+    for a cluster with a name and among the temporary files otherwise.
+
+    With ``owned`` the cluster ends with this process, however that ends. Raises ClusterError with what to install when
+    there is no way to a cluster, or with the end of the log of the part that did not start.
+    """
+    if os.environ.get("NODE"):
+        raise ClusterError("NODE=1: a node that runs real pods is not available yet; leave NODE unset for the control plane")
+    directory = _prepare(name, directory)
+    name = name or directory.name
+    begin = _choose(context or os.environ.get("CONTEXT", ""))
+    with _removed_on_failure(directory):
+        return begin(name, directory, owned, progress)
+
+
+def attach(kubeconfig_file: Path, progress: Progress = silent) -> Cluster:
+    """A cluster that runs already, by its kubeconfig's current context. ``stop()`` leaves it running."""
+    directory = _prepare(None, None)
+    with _removed_on_failure(directory):
+        return Cluster(
+            name=directory.name,
+            source="kubeconfig",
+            directory=directory,
+            kubeconfig_file=kubeconfig_file.resolve(),
+            kubectl_command=_any_kubectl(progress),
+        )
+
+
+_Starter = Callable[[str, Path, bool, Progress], Cluster]
+
+
+def _choose(context: str) -> _Starter:
+    if context:
+        return lambda name, directory, _owned, progress: _from_context(context, name, directory, progress)
+    if kind.usable():
+        return _from_kind
+    if assets := os.environ.get("KUBEBUILDER_ASSETS", ""):
+        return lambda name, directory, owned, progress: _from_envtest(Path(assets), name, directory, owned, progress)
+    return _from_go_modules
+
+
+def _from_context(context: str, name: str, directory: Path, progress: Progress) -> Cluster:
+    target = directory / "kubeconfig"
+    kubeconfig.extract(context, target)
+    progress(f"using the kubeconfig context {context}")
+    return Cluster(
+        name=name,
+        source="context",
+        directory=directory,
+        kubeconfig_file=target,
+        kubectl_command=_any_kubectl(progress),
+    )
+
+
+def _from_kind(name: str, directory: Path, owned: bool, progress: Progress) -> Cluster:  # noqa: FBT001
+    command = _any_kubectl(progress)
+    guard = kind.create(f"vectorwright-{name}"[:50], directory, owned=owned, progress=progress)
+    return Cluster(
+        name=name,
+        source="kind",
+        directory=directory,
+        kubeconfig_file=directory / "kubeconfig",
+        kubectl_command=command,
+        processes=[guard],
+    )
+
+
+def _from_envtest(assets: Path, name: str, directory: Path, owned: bool, progress: Progress) -> Cluster:  # noqa: FBT001
+    missing = [program for program in _ENVTEST if not os.access(assets / program, os.X_OK)]
+    if missing:
+        raise ClusterError(f"KUBEBUILDER_ASSETS={assets} has no {', '.join(missing)}: correct it, or unset it")
+    manager = assets / "kube-controller-manager"
+    programs = Programs(
+        etcd=(str(assets / "etcd"),),
+        apiserver=(str(assets / "kube-apiserver"),),
+        controller_manager=(str(manager),) if os.access(manager, os.X_OK) else None,
+        kubectl=(str(assets / "kubectl"),),
+    )
+    progress(f"starting the control plane in KUBEBUILDER_ASSETS={assets}")
+    return _run(programs, "envtest", name, directory, owned, progress)
+
+
+def _from_go_modules(name: str, directory: Path, owned: bool, progress: Progress) -> Cluster:  # noqa: FBT001
+    programs = Programs.multicall(build.ensure_built(progress))
+    progress(f"starting Kubernetes {build.kubernetes_version()} (etcd, API server, controller manager)")
+    return _run(programs, "control plane", name, directory, owned, progress)
+
+
+def _run(
+    programs: Programs, source: str, name: str, directory: Path, owned: bool, progress: Progress  # noqa: FBT001
+) -> Cluster:
+    control_plane = ControlPlane(programs, directory, owned=owned)
+    try:
+        control_plane.start(name, progress)
+        return Cluster(
+            name=name,
+            source=source,
+            directory=directory,
+            kubeconfig_file=control_plane.kubeconfig,
+            kubectl_command=programs.kubectl,
+            control_plane=control_plane,
+            has_controller_manager=programs.controller_manager is not None,
+        )
+    except BaseException:
+        control_plane.stop()
+        raise
+
+
+def _any_kubectl(progress: Progress) -> tuple[str, ...]:
+    """The user's kubectl, or the one that comes with the control plane."""
+    installed = shutil.which("kubectl")
+    return (installed,) if installed else Programs.multicall(build.ensure_built(progress)).kubectl
+
+
+def _prepare(name: str | None, directory: Path | None) -> Path:
+    if directory is None:
+        directory = cluster_directory(name) if name else Path(tempfile.mkdtemp(prefix="vectorwright-"))
+    directory = directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    directory.chmod(0o700)
+    if any(directory.iterdir()):
+        raise ClusterError(f"{directory} is not empty: stop the cluster that is there, or choose another place")
+    return directory
+
+
+@contextlib.contextmanager
+def _removed_on_failure(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise

@@ -1,0 +1,250 @@
+"""Processes that end with the process that started them, and the small helpers around them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_PORT_TAKEN = ("address already in use", "address in use", "addrinuse")
+
+
+class ProcessError(RuntimeError):
+    """A program could not be started, ended early, or did not do what was waited for in time."""
+
+
+class PortTakenError(ProcessError):
+    """A program ended because somebody else took its port first: try another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process, told apart from a later one with the same pid by the time it started.
+
+    ``started`` is opaque: clock ticks since boot on Linux, the output of ``ps -o lstart=`` elsewhere.
+    """
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> Identity | None:
+        """The process ``pid`` as it is now, or None when it has ended (a zombie has)."""
+        started = _start_time(pid)
+        return None if started is None else cls(pid, started)
+
+    def alive(self) -> bool:
+        return _start_time(self.pid) == self.started
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to this process, never to another that got its pid. False when it is gone."""
+        if not hasattr(os, "pidfd_open"):
+            if not self.alive():
+                return False
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+                return True
+            return False
+        try:
+            handle = os.pidfd_open(self.pid)
+        except OSError:
+            return False
+        try:
+            if not self.alive():
+                return False
+            signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            return False
+        else:
+            return True
+        finally:
+            os.close(handle)
+
+
+def _start_time(pid: int) -> str | None:
+    if Path("/proc/self/stat").exists():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] in {b"Z", b"X"} else fields[19].decode()
+    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
+
+
+class ManagedProcess:
+    """A program under a supervisor (see supervisor.py): it is stopped when this process ends, even by SIGKILL.
+
+    With ``owned=False`` it stays until it is stopped by its identities, which the caller must keep.
+    """
+
+    def __init__(self, supervisor: subprocess.Popen[bytes], pid: int, log: Path, argv: Sequence[str], grace: float):
+        self._supervisor = supervisor
+        self._grace = grace
+        self.pid = pid
+        self.log = log
+        self.argv = tuple(argv)
+        self.identities = tuple(
+            identity for identity in (Identity.of(supervisor.pid), Identity.of(pid)) if identity is not None
+        )
+
+    @classmethod
+    def start(
+        cls,
+        argv: Sequence[str | Path],
+        *,
+        log: Path,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        owned: bool = True,
+        user: tuple[int, int] | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        grace: float = 10.0,
+        remove: Path | None = None,
+    ) -> ManagedProcess:
+        """Start ``argv`` with its output in ``log`` (appended).
+
+        ``user`` is (uid, gid) to run as, for root only. ``grace`` is the seconds between ``stop_signal`` and SIGKILL.
+        ``remove`` is a directory that the supervisor deletes when this process dies without stopping the program.
+        Raises ProcessError when the program cannot be executed.
+        """
+        program = [os.fspath(part) for part in argv]
+        status_read, status_write = os.pipe()
+        command = [sys.executable, "-I", "-S", str(_SUPERVISOR), "--status-fd", str(status_write)]
+        command += ["--owner", str(os.getpid() if owned else 0), "--grace", str(grace)]
+        command += ["--stop-signal", str(int(stop_signal))]
+        if user is not None:
+            command += ["--user", str(user[0]), "--group", str(user[1])]
+        if remove is not None:
+            command += ["--remove", str(remove)]
+        try:
+            with log.open("ab") as output:
+                supervisor = subprocess.Popen(
+                    [*command, "--", *program],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    cwd=cwd,
+                    env=None if env is None else dict(env),
+                    pass_fds=[status_write],
+                    start_new_session=True,
+                )
+        finally:
+            os.close(status_write)
+        with os.fdopen(status_read) as status:
+            answer = status.readline().strip()
+        word, _, rest = answer.partition(" ")
+        if word != "pid":
+            supervisor.wait()
+            raise ProcessError(f"cannot start {program[0]}: {rest or log_tail(log) or 'its supervisor died'}")
+        return cls(supervisor, int(rest), log, program, grace)
+
+    def poll(self) -> int | None:
+        """None while the program runs, else its exit status (128 + N when signal N ended it)."""
+        return self._supervisor.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status; raises subprocess.TimeoutExpired after ``timeout`` seconds."""
+        return self._supervisor.wait(timeout)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program itself; nothing happens when it has ended."""
+        for identity in self.identities[1:]:
+            identity.signal(number)
+
+    def kill(self) -> None:
+        """End the program as a crash would: SIGKILL, no chance to clean up. Returns when it is gone."""
+        self.signal(signal.SIGKILL)
+        self._supervisor.wait()
+
+    def stop(self) -> None:
+        """End the program in good order; SIGKILL after the grace period. Safe to call again."""
+        if self._supervisor.poll() is not None:
+            return
+        self._supervisor.terminate()
+        try:
+            self._supervisor.wait(self._grace + 10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def detach(self) -> None:
+        """Let go of a program that is meant to outlive this process (``owned=False``)."""
+        # subprocess warns when a Popen is dropped whose end was not seen; here it is meant to go on.
+        self._supervisor.returncode = 0
+
+    def __enter__(self) -> ManagedProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on at this moment; another process may still take it first."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def on_free_port(start: Callable[[int], _T], attempts: int = 5) -> _T:
+    """Call ``start(port)``, again with another port when it raises PortTakenError."""
+    for _ in range(attempts - 1):
+        with contextlib.suppress(PortTakenError):
+            return start(free_port())
+    return start(free_port())
+
+
+def wait_for(
+    check: Callable[[], object], *, what: str, timeout: float, process: ManagedProcess | None = None, every: float = 0.05
+) -> None:
+    """Return as soon as ``check()`` is true.
+
+    Raises ProcessError after ``timeout`` seconds, or as soon as ``process`` has ended (PortTakenError when its log says
+    that the port is in use), with the end of its log.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        if process is not None and (status := process.poll()) is not None:
+            tail = log_tail(process.log)
+            kind = PortTakenError if any(sign in tail.lower() for sign in _PORT_TAKEN) else ProcessError
+            raise kind(f"{what}: {process.argv[0]} ended with status {status}\n{tail}")
+        if check():
+            return
+        if time.monotonic() > deadline:
+            tail = "" if process is None else "\n" + log_tail(process.log)
+            raise ProcessError(f"{what}: not after {timeout:g} s{tail}")
+        time.sleep(every)
+
+
+def log_tail(log: Path, lines: int = 15) -> str:
+    """The last lines of a log file, or an empty string when there is none."""
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def stop_all(identities: Sequence[Identity], grace: float = 20.0) -> None:
+    """End processes that another run started: SIGTERM, then SIGKILL for what is left after ``grace`` seconds."""
+    for identity in identities:
+        identity.signal(signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while any(identity.alive() for identity in identities) and time.monotonic() < deadline:
+        select.select([], [], [], 0.05)
+    for identity in identities:
+        identity.signal(signal.SIGKILL)
+    while any(identity.alive() for identity in identities):
+        time.sleep(0.02)

@@ -1,0 +1,1 @@
+"""The API: pydantic models, the one source of truth of the CRDs."""

@@ -1,0 +1,1 @@
+"""Controllers: kopf handlers, thin. kopf is imported here and in cli/operator only."""

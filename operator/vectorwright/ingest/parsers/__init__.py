@@ -1,0 +1,1 @@
+"""Parsers: from bytes to documents of text, one file a format."""

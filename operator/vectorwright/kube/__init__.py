@@ -1,0 +1,1 @@
+"""The Kubernetes API: client, leader election, Secrets, status, events."""

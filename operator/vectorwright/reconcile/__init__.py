@@ -1,0 +1,1 @@
+"""Reconciliation: observe, plan, apply, one file a kind."""

@@ -1,0 +1,1 @@
+"""Stores: one file a provider, behind the protocol of :mod:`vectorwright.stores.base`."""
