@@ -25,7 +25,7 @@ _VERSION_PACKAGE = "k8s.io/component-base/version"
 _OLDEST_THAT_READS_GO_MOD = (1, 21)
 _REPORT_SECONDS = 5.0
 _INSTALL_GO = (
-    "Install Go {needed} or later (https://go.dev/doc/install), or kind and Docker, or name a cluster with CONTEXT=NAME."
+    "Install Go {needed} or later (https://go.dev/doc/install), or kind with Docker, or name a cluster: CONTEXT=NAME."
 )
 
 
@@ -148,8 +148,8 @@ def _at_most_every(seconds: float, report: Callable[[float], None]) -> Callable[
 def _build(go: GoToolchain, target: Path, progress: Progress) -> None:
     begun = time.monotonic()
     progress(
-        f"building Kubernetes {kubernetes_version()} (etcd, API server, controller manager, kubectl) with Go {go.version}; "
-        "about 4 minutes on two cores, once"
+        f"building Kubernetes {kubernetes_version()} (etcd, API server, controller manager, kubectl) with Go "
+        f"{go.version}; about 4 minutes on two cores, once"
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     for abandoned in target.parent.glob("*.partial"):
@@ -173,9 +173,7 @@ def _downloading(lines: list[str]) -> str:
     return f"downloading: {sum(line.startswith('go: downloading') for line in lines)} modules"
 
 
-def _run_go(
-    command: list[str], log: Path, progress: Progress, describe: Callable[[list[str]], str]
-) -> list[str]:
+def _run_go(command: list[str], log: Path, progress: Progress, describe: Callable[[list[str]], str]) -> list[str]:
     """Run a go command that ends with this process, and return its output; report its progress in the meantime."""
     log.unlink(missing_ok=True)
     begun = time.monotonic()

@@ -47,10 +47,9 @@ class Programs:
 class ControlPlane:
     """The running parts. The API server keeps its port, certificate and token over a restart."""
 
-    def __init__(self, programs: Programs, directory: Path, *, owned: bool) -> None:
+    def __init__(self, programs: Programs, directory: Path) -> None:
         self._programs = programs
         self._directory = directory
-        self._owned = owned
         self._processes: dict[str, ManagedProcess] = {}
         self.port = 0
         self.token = secrets.token_urlsafe(32)
@@ -79,13 +78,11 @@ class ControlPlane:
         kubeconfig.write_private(self._directory / "tokens.csv", f'{self.token},admin,admin,"system:masters"\n')
         self._start_etcd()
         on_free_port(self._start_apiserver)
-        kubeconfig.write(
-            self.kubeconfig, server=self.server, token=self.token, ca=self.ca_file.read_bytes(), name=name
-        )
+        kubeconfig.write(self.kubeconfig, server=self.server, token=self.token, ca=self.ca_file.read_bytes(), name=name)
         if self._programs.controller_manager is None:
             progress(
-                "this set of programs has no kube-controller-manager: namespaces stay Terminating, Jobs make no pods, and "
-                "owned objects are not collected"
+                "this set of programs has no kube-controller-manager: namespaces stay Terminating, Jobs make no pods, "
+                "and owned objects are not collected"
             )
             return
         self._start_controller_manager(self._programs.controller_manager)
@@ -104,7 +101,6 @@ class ControlPlane:
             log=self._directory / f"{name}.log",
             cwd=self._directory,
             env=_environment(),
-            owned=self._owned,
             grace=grace,
             remove=self._directory,
         )

@@ -29,7 +29,7 @@ def usable() -> bool:
     return answer.returncode == 0
 
 
-def create(name: str, directory: Path, *, owned: bool, progress: Progress) -> ManagedProcess:
+def create(name: str, directory: Path, *, progress: Progress) -> ManagedProcess:
     """Create the kind cluster ``name`` and its kubeconfig; stopping the returned process deletes it.
 
     Raises ClusterError with kind's own words.
@@ -39,7 +39,6 @@ def create(name: str, directory: Path, *, owned: bool, progress: Progress) -> Ma
     guard = ManagedProcess.start(
         ["sh", "-c", _GUARD, "kind-guard", name, str(kubeconfig)],
         log=directory / "kind.log",
-        owned=owned,
         grace=_DELETE_SECONDS,
         remove=directory,
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from deploy.devcluster.errors import ClusterError
 
 _FILE_FIELDS = ("certificate-authority", "client-certificate", "client-key", "tokenFile")

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from deploy.devcluster import build, kind, kubeconfig
+from deploy.devcluster import build, kind, kubeconfig, state
 from deploy.devcluster.build import Progress
 from deploy.devcluster.cluster import Cluster
 from deploy.devcluster.controlplane import ControlPlane, Programs
@@ -41,13 +41,20 @@ def start(
     With ``owned`` the cluster ends with this process, however that ends. Raises ClusterError with what to install when
     there is no way to a cluster, or with the end of the log of the part that did not start.
     """
-    if os.environ.get("NODE"):
-        raise ClusterError("NODE=1: a node that runs real pods is not available yet; leave NODE unset for the control plane")
+    if os.environ.get("NODE", "0") not in {"", "0"}:
+        raise ClusterError(
+            "NODE=1: a node that runs real pods is not available yet; leave NODE unset for the control plane"
+        )
     directory = _prepare(name, directory)
     name = name or directory.name
     begin = _choose(context or os.environ.get("CONTEXT", ""))
     with _removed_on_failure(directory):
-        return begin(name, directory, owned, progress)
+        cluster = begin(name, directory, progress)
+        state.save(directory, name=name, source=cluster.source, server=cluster.server, processes=cluster.processes)
+    if not owned:
+        for process in cluster.processes:
+            process.disown()
+    return cluster
 
 
 def attach(kubeconfig_file: Path, progress: Progress = silent) -> Cluster:
@@ -63,16 +70,16 @@ def attach(kubeconfig_file: Path, progress: Progress = silent) -> Cluster:
         )
 
 
-_Starter = Callable[[str, Path, bool, Progress], Cluster]
+_Starter = Callable[[str, Path, Progress], Cluster]
 
 
 def _choose(context: str) -> _Starter:
     if context:
-        return lambda name, directory, _owned, progress: _from_context(context, name, directory, progress)
+        return lambda name, directory, progress: _from_context(context, name, directory, progress)
     if kind.usable():
         return _from_kind
     if assets := os.environ.get("KUBEBUILDER_ASSETS", ""):
-        return lambda name, directory, owned, progress: _from_envtest(Path(assets), name, directory, owned, progress)
+        return lambda name, directory, progress: _from_envtest(Path(assets), name, directory, progress)
     return _from_go_modules
 
 
@@ -89,9 +96,9 @@ def _from_context(context: str, name: str, directory: Path, progress: Progress) 
     )
 
 
-def _from_kind(name: str, directory: Path, owned: bool, progress: Progress) -> Cluster:  # noqa: FBT001
+def _from_kind(name: str, directory: Path, progress: Progress) -> Cluster:
     command = _any_kubectl(progress)
-    guard = kind.create(f"vectorwright-{name}"[:50], directory, owned=owned, progress=progress)
+    guard = kind.create(f"vectorwright-{name}"[:50], directory, progress=progress)
     return Cluster(
         name=name,
         source="kind",
@@ -102,7 +109,7 @@ def _from_kind(name: str, directory: Path, owned: bool, progress: Progress) -> C
     )
 
 
-def _from_envtest(assets: Path, name: str, directory: Path, owned: bool, progress: Progress) -> Cluster:  # noqa: FBT001
+def _from_envtest(assets: Path, name: str, directory: Path, progress: Progress) -> Cluster:
     missing = [program for program in _ENVTEST if not os.access(assets / program, os.X_OK)]
     if missing:
         raise ClusterError(f"KUBEBUILDER_ASSETS={assets} has no {', '.join(missing)}: correct it, or unset it")
@@ -114,19 +121,17 @@ def _from_envtest(assets: Path, name: str, directory: Path, owned: bool, progres
         kubectl=(str(assets / "kubectl"),),
     )
     progress(f"starting the control plane in KUBEBUILDER_ASSETS={assets}")
-    return _run(programs, "envtest", name, directory, owned, progress)
+    return _run(programs, "envtest", name, directory, progress)
 
 
-def _from_go_modules(name: str, directory: Path, owned: bool, progress: Progress) -> Cluster:  # noqa: FBT001
+def _from_go_modules(name: str, directory: Path, progress: Progress) -> Cluster:
     programs = Programs.multicall(build.ensure_built(progress))
     progress(f"starting Kubernetes {build.kubernetes_version()} (etcd, API server, controller manager)")
-    return _run(programs, "control plane", name, directory, owned, progress)
+    return _run(programs, "control plane", name, directory, progress)
 
 
-def _run(
-    programs: Programs, source: str, name: str, directory: Path, owned: bool, progress: Progress  # noqa: FBT001
-) -> Cluster:
-    control_plane = ControlPlane(programs, directory, owned=owned)
+def _run(programs: Programs, source: str, name: str, directory: Path, progress: Progress) -> Cluster:
+    control_plane = ControlPlane(programs, directory)
     try:
         control_plane.start(name, progress)
         return Cluster(

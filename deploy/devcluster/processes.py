@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 _T = TypeVar("_T")
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -49,25 +48,23 @@ class Identity:
 
     def signal(self, number: int) -> bool:
         """Send a signal to this process, never to another that got its pid. False when it is gone."""
-        if not hasattr(os, "pidfd_open"):
-            if not self.alive():
-                return False
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-                return True
+        if not self.alive():
             return False
         try:
-            handle = os.pidfd_open(self.pid)
+            if hasattr(os, "pidfd_open"):
+                self._signal_by_handle(number)
+            else:
+                os.kill(self.pid, number)
         except OSError:
             return False
+        return True
+
+    def _signal_by_handle(self, number: int) -> None:
+        """On Linux a handle cannot come to mean another process between the check and the signal."""
+        handle = os.pidfd_open(self.pid)
         try:
-            if not self.alive():
-                return False
-            signal.pidfd_send_signal(handle, number)
-        except ProcessLookupError:
-            return False
-        else:
-            return True
+            if self.alive():
+                signal.pidfd_send_signal(handle, number)
         finally:
             os.close(handle)
 
@@ -84,10 +81,7 @@ def _start_time(pid: int) -> str | None:
 
 
 class ManagedProcess:
-    """A program under a supervisor (see supervisor.py): it is stopped when this process ends, even by SIGKILL.
-
-    With ``owned=False`` it stays until it is stopped by its identities, which the caller must keep.
-    """
+    """A program under a supervisor (see supervisor.py): it is stopped when this process ends, even by SIGKILL."""
 
     def __init__(self, supervisor: subprocess.Popen[bytes], pid: int, log: Path, argv: Sequence[str], grace: float):
         self._supervisor = supervisor
@@ -107,7 +101,6 @@ class ManagedProcess:
         log: Path,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        owned: bool = True,
         user: tuple[int, int] | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
         grace: float = 10.0,
@@ -122,7 +115,7 @@ class ManagedProcess:
         program = [os.fspath(part) for part in argv]
         status_read, status_write = os.pipe()
         command = [sys.executable, "-I", "-S", str(_SUPERVISOR), "--status-fd", str(status_write)]
-        command += ["--owner", str(os.getpid() if owned else 0), "--grace", str(grace)]
+        command += ["--owner", str(os.getpid()), "--grace", str(grace)]
         command += ["--stop-signal", str(int(stop_signal))]
         if user is not None:
             command += ["--user", str(user[0]), "--group", str(user[1])]
@@ -178,12 +171,13 @@ class ManagedProcess:
         except subprocess.TimeoutExpired:
             self.kill()
 
-    def detach(self) -> None:
-        """Let go of a program that is meant to outlive this process (``owned=False``)."""
+    def disown(self) -> None:
+        """Let the program outlive this process; whoever is to stop it later needs ``identities``."""
+        self._supervisor.send_signal(signal.SIGUSR1)
         # subprocess warns when a Popen is dropped whose end was not seen; here it is meant to go on.
         self._supervisor.returncode = 0
 
-    def __enter__(self) -> ManagedProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -207,7 +201,12 @@ def on_free_port(start: Callable[[int], _T], attempts: int = 5) -> _T:
 
 
 def wait_for(
-    check: Callable[[], object], *, what: str, timeout: float, process: ManagedProcess | None = None, every: float = 0.05
+    check: Callable[[], object],
+    *,
+    what: str,
+    timeout: float,
+    process: ManagedProcess | None = None,
+    every: float = 0.05,
 ) -> None:
     """Return as soon as ``check()`` is true.
 
@@ -237,14 +236,19 @@ def log_tail(log: Path, lines: int = 15) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def stop_all(identities: Sequence[Identity], grace: float = 20.0) -> None:
-    """End processes that another run started: SIGTERM, then SIGKILL for what is left after ``grace`` seconds."""
-    for identity in identities:
-        identity.signal(signal.SIGTERM)
+def stop_all(processes: Sequence[Sequence[Identity]], grace: float) -> None:
+    """End processes that another run started, each given as (supervisor, program).
+
+    The supervisors are asked to stop, and what is left after ``grace`` seconds is killed.
+    """
+    everything = [identity for pair in processes for identity in pair]
+    for pair in processes:
+        for supervisor in pair[:1]:
+            supervisor.signal(signal.SIGTERM)
     deadline = time.monotonic() + grace
-    while any(identity.alive() for identity in identities) and time.monotonic() < deadline:
-        select.select([], [], [], 0.05)
-    for identity in identities:
+    while any(identity.alive() for identity in everything) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for identity in everything:
         identity.signal(signal.SIGKILL)
-    while any(identity.alive() for identity in identities):
+    while any(identity.alive() for identity in everything):
         time.sleep(0.02)

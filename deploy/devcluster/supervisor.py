@@ -5,8 +5,8 @@ milliseconds, so it uses the standard library alone. It is single-threaded on pu
 follows the *thread* that forked, and the owner (a test run, the demo) has many.
 
 The supervisor leaves when its program ends, with the program's exit status. It stops the program when it is told to
-(SIGTERM, SIGINT, SIGHUP) or when its owner is gone, however the owner died. If the supervisor itself is killed, the
-kernel kills the program. Descendants that the program left behind are killed too.
+(SIGTERM, SIGINT, SIGHUP) or when its owner is gone, however the owner died; SIGUSR1 makes it forget its owner. If the
+supervisor itself is killed, the kernel kills the program. Descendants that the program left behind are killed too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 _POLL_SECONDS = 0.25
 """How soon the death of the owner is noticed. A check is one system call."""
@@ -49,11 +50,15 @@ class Supervisor:
         os.set_blocking(wakeup_write, False)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGUSR1, self._on_disown)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_stop)
 
     def _on_stop(self, *_: object) -> None:
         self._stop_asked = True
+
+    def _on_disown(self, *_: object) -> None:
+        self._options.owner = 0
 
     def run(self) -> int:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -72,7 +77,9 @@ class Supervisor:
 
     def _should_stop(self) -> bool:
         if self._options.owner and os.getppid() != self._options.owner:
-            self._orphaned = True
+            # An owner that let go of us and left at once did so in this order: let the signal be handled first.
+            self._pause(0.01)
+            self._orphaned = self._options.owner != 0
         return self._stop_asked or self._orphaned
 
     def _start(self) -> bool:
@@ -90,7 +97,7 @@ class Supervisor:
                 self._options.program,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=die_with_supervisor,
+                preexec_fn=die_with_supervisor,  # noqa: PLW1509 - this process has one thread
                 **identity,
             )
         except (OSError, subprocess.SubprocessError) as error:
@@ -168,22 +175,18 @@ def _group_exists(group: int) -> bool:
 
 def _children(parent: int) -> list[int]:
     """Direct children of ``parent``; empty where there is no /proc."""
-    found = []
-    if not os.path.isdir("/proc/self"):
-        return found
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
-            fields = stat.read().rpartition(b")")[2].split()
+    found: list[int] = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_bytes().rpartition(b")")[2].split()
             if int(fields[1]) == parent:
-                found.append(int(name))
+                found.append(int(stat.parent.name))
     return found
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run a program that ends with its owner.")
-    parser.add_argument("--owner", type=int, default=0, help="pid of the parent to live with; 0: run until told to stop")
+    parser.add_argument("--owner", type=int, required=True, help="pid of the parent to live with")
     parser.add_argument("--status-fd", type=int, required=True, help="where to write 'pid N' or 'error …'")
     parser.add_argument("--stop-signal", type=int, default=int(signal.SIGTERM))
     parser.add_argument("--grace", type=float, default=10.0, help="seconds between the stop signal and SIGKILL")

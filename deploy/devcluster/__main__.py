@@ -1,0 +1,107 @@
+"""``python -m deploy.devcluster up|down|status|build``: clusters that stay until they are stopped."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from deploy.devcluster import build, state
+from deploy.devcluster.errors import ClusterError
+from deploy.devcluster.launch import start
+from deploy.devcluster.paths import CHECKOUT, cluster_directory, locked
+from deploy.devcluster.processes import ProcessError
+
+
+class _Console:
+    """Progress lines with the seconds since the command began."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __call__(self, message: str) -> None:
+        print(f"[{time.monotonic() - self._begun:5.1f}s] {message}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m deploy.devcluster", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, text in (
+        ("up", "start a cluster and leave it running"),
+        ("down", "stop a cluster and delete its data"),
+    ):
+        sub = commands.add_parser(command, help=text)
+        sub.add_argument("--name", default=os.environ.get("NAME") or "dev", help="which of several clusters (NAME=)")
+    commands.add_parser("status", help="list the clusters of this checkout")
+    commands.add_parser("build", help="build the control plane into the cache, or print where it is")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "up":
+            _up(options.name)
+        elif options.command == "down":
+            _down(options.name)
+        elif options.command == "build":
+            print(build.ensure_built(_Console()))
+        else:
+            _status()
+    except (ClusterError, ProcessError) as error:
+        print(f"devcluster: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _up(name: str) -> None:
+    directory = cluster_directory(name)
+    progress = _Console()
+    with _lock(directory, progress):
+        running = state.load(directory)
+        if running is not None and running.alive():
+            progress(f"cluster {name} is running already ({running.source}, {running.server})")
+        else:
+            state.remove(directory)
+            cluster = start(name, progress=progress, owned=False)
+            progress(f"cluster {name} is ready ({cluster.source}, {cluster.server})")
+    print(f"export KUBECONFIG={directory / 'kubeconfig'}")
+    print(f"export PATH={directory / 'bin'}:$PATH   # a kubectl for this cluster")
+    print(f"# stop it: make cluster-down{'' if name == 'dev' else f' NAME={name}'}")
+
+
+def _down(name: str) -> None:
+    directory = cluster_directory(name)
+    progress = _Console()
+    with _lock(directory, progress):
+        if not directory.exists():
+            progress(f"no cluster named {name} here")
+            return
+        state.remove(directory)
+    progress(f"cluster {name} is gone")
+
+
+def _status() -> None:
+    base = CHECKOUT / ".run" / "clusters"
+    found = sorted(path for path in base.glob("*") if path.is_dir()) if base.exists() else []
+    if not found:
+        print("no clusters: make cluster-up")
+    for directory in found:
+        known = state.load(directory)
+        if known is None:
+            print(f"{directory.name}: starting or left over")
+        else:
+            condition = "running" if known.alive() else "dead (make cluster-down removes it)"
+            print(f"{known.name}: {condition}, {known.source}, {known.server}, KUBECONFIG={directory / 'kubeconfig'}")
+
+
+def _lock(directory: Path, progress: _Console) -> AbstractContextManager[None]:
+    return locked(
+        directory.with_suffix(".lock"),
+        lambda seconds: progress(f"waiting for another command on this cluster ({seconds:.0f} s)"),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
