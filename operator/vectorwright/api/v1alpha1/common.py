@@ -45,6 +45,30 @@ def seconds(duration: str) -> float:
     return sum(int(number) * _DURATION_UNITS[unit] for number, unit in parts)
 
 
+def rules(*checks: tuple[str, str]) -> ConfigDict:
+    """Model configuration with CEL rules that the API server enforces: pairs of (expression, message)."""
+    return ConfigDict(
+        json_schema_extra={"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in checks]}
+    )
+
+
+def exactly_one(*keys: str, where: str) -> tuple[str, str]:
+    """CEL rule: exactly one of the optional keys is set."""
+    present = ", ".join(f"has(self.{key})" for key in keys)
+    return f"[{present}].filter(x, x).size() == 1", f"{where}: exactly one of {', '.join(keys)} must be set"
+
+
+def unchangeable(path: str, *, advice: str) -> tuple[str, str]:
+    """CEL rule for ``spec``: an optional field, such as ``dimension``, can be neither changed, added nor removed.
+
+    It sits on the spec and compares ``has()``: a rule on an optional field is skipped when the field was absent.
+    """
+    return (
+        f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || self.{path} == oldSelf.{path})",
+        f"spec.{path} is immutable: {advice}",
+    )
+
+
 class ApiModel(BaseModel):
     """Base of everything inside a resource: camelCase on the wire, unknown fields dropped as the API server does."""
 
@@ -156,6 +180,10 @@ class Credentials(ApiModel):
 class Tls(ApiModel):
     """How the server is verified. Without this block the system's certificate authorities are trusted."""
 
+    model_config = rules(
+        ("!(has(self.caSecret) && has(self.caConfigMap))", "tls: set caSecret or caConfigMap, not both")
+    )
+
     ca_secret: KeyReference | None = None
     """Secret with a PEM bundle of certificate authorities to trust. Key `ca.crt` when left out."""
     ca_config_map: KeyReference | None = None
@@ -171,7 +199,11 @@ class ResourceStatus(ApiModel):
 
     observed_generation: int | None = Field(default=None, ge=0)
     """The generation of the spec that this status was computed from."""
-    conditions: list[Condition] | None = Field(default=None, max_length=20)
+    conditions: list[Condition] | None = Field(
+        default=None,
+        max_length=20,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
     """Ready, Reconciling, Stalled, Synced, Drifted, ReferencesResolved: what is true now."""
     last_handled_reconcile_at: str | None = None
     """The last value of the `vectorwright.dev/reconcile-requested-at` annotation that was acted on."""

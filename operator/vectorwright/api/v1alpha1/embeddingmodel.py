@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from .common import ApiModel, Credentials, Duration, Resource, ResourceStatus, Tls
+from .common import ApiModel, Credentials, Duration, Resource, ResourceStatus, Tls, exactly_one, rules
 from .vectorstore import HttpUrl
 
 EMBEDDERS = ("openAI", "local")
@@ -57,6 +57,8 @@ class Price(ApiModel):
 
 class EmbeddingModelSpec(ApiModel):
     """One model: endpoint or local weights, model, revision, normalisation, dimension, Secret, limits, price."""
+
+    model_config = rules(exactly_one(*EMBEDDERS, where="spec"))
 
     open_ai: OpenAIEmbedder | None = Field(default=None, alias="openAI")
     """An OpenAI-compatible endpoint."""

@@ -17,6 +17,9 @@ from .common import (
     Timestamp,
     Tls,
     VectorIndexReference,
+    exactly_one,
+    rules,
+    unchangeable,
 )
 
 Glob = Field(min_length=1, max_length=256)
@@ -73,12 +76,24 @@ class InlineDocument(ApiModel):
 class InlineSource(ApiModel):
     """Documents written in the resource itself, 64 KiB in all."""
 
+    model_config = rules(
+        (
+            "self.documents.map(d, d.text.size()).sum() <= 65536",
+            (
+                "spec.source.inline: documents hold more than 64 KiB: put them into a ConfigMap, a repository or "
+                "behind an address"
+            ),
+        )
+    )
+
     documents: list[InlineDocument] = Field(min_length=1, max_length=1000)
     """The documents."""
 
 
 class Source(ApiModel):
     """Where the documents come from: exactly one key."""
+
+    model_config = rules(exactly_one("git", "http", "configMap", "inline", where="spec.source"))
 
     git: GitSource | None = None
     """A git repository."""
@@ -121,6 +136,16 @@ class Parse(ApiModel):
 
 class Chunk(ApiModel):
     """How documents become chunks."""
+
+    model_config = rules(
+        (
+            (
+                "!has(self.overlap) || self.overlap < (has(self.size) ? self.size : "
+                "(has(self.unit) && self.unit == 'tokens' ? 400 : 1500))"
+            ),
+            "spec.chunk: overlap must be less than size",
+        )
+    )
 
     strategy: Literal["auto", "markdown", "code", "text", "none"] | None = None
     """`auto` (the default) follows the kind of document; `none` keeps a document whole."""
@@ -224,8 +249,24 @@ class Runner(ApiModel):
     """Time that a run may take. `6h` when left out."""
 
 
+class Schedule(ApiModel):
+    """When runs start by themselves."""
+
+    cron: str = Field(min_length=9, max_length=128)
+    """Five fields: minute, hour, day of month, month, day of week."""
+    time_zone: str | None = Field(default=None, min_length=1, max_length=64)
+    """Time zone such as `Europe/Berlin`. UTC when left out."""
+    starting_deadline: Duration | None = None
+    """How late a missed slot may still start; of several only the last does. `1h` when left out."""
+
+
 class IngestionJobSpec(ApiModel):
     """One source into one index."""
+
+    model_config = rules(
+        ("self.indexRef == oldSelf.indexRef", "spec.indexRef is immutable: make a new IngestionJob"),
+        unchangeable("sourceName", advice="its documents would be left behind; make a new IngestionJob"),
+    )
 
     index_ref: VectorIndexReference
     """The index to fill."""
@@ -254,6 +295,9 @@ class IngestionJobSpec(ApiModel):
     """Where the run keeps what it has done."""
     runner: Runner | None = None
     """Where and how the worker runs."""
+    schedule: Schedule | None = None
+    """When runs start by themselves, besides a change of the spec and the annotation
+    `vectorwright.dev/run-requested-at`. A run is never started while one is going on."""
     suspend: bool | None = None
     """Start no run; stop the one that is running."""
 
@@ -375,6 +419,10 @@ class IngestionJobStatus(ResourceStatus):
     """How the last run was verified: Exact, Namespace or Sampled."""
     dead_letters: list[DeadLetter] | None = Field(default=None, max_length=20)
     """The first dead letters of the last run. All of them are in the worker's log."""
+    next_run_at: Timestamp | None = None
+    """When the schedule starts the next run."""
+    handled_slot: Timestamp | None = None
+    """The last slot of the schedule that was handled."""
     last_success_at: Timestamp | None = None
     """When a run last succeeded."""
     last_runs: list[RunRecord] | None = Field(default=None, max_length=20)

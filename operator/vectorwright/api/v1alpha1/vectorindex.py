@@ -14,6 +14,8 @@ from .common import (
     ResourceStatus,
     Timestamp,
     VectorStoreReference,
+    rules,
+    unchangeable,
 )
 
 
@@ -74,10 +76,18 @@ class OnLost(StrEnum):
 class MetadataField(ApiModel):
     """A metadata field that searches filter by."""
 
+    model_config = rules(
+        ("!self.name.startsWith('vw_')", "spec.metadataFields: names that begin with vw_ are Vectorwright's own")
+    )
+
     name: str = Field(min_length=1, max_length=63, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
     """Name of the field. Names that begin with `vw_` are Vectorwright's own."""
     type: FieldType
     """Type of its values."""
+
+
+MOVE = "make a new VectorIndex and fill it, then delete this one"
+"""What to do instead of changing what cannot be changed."""
 
 
 class ChromaHnsw(ApiModel):
@@ -119,6 +129,10 @@ class PgvectorIvfFlat(ApiModel):
 class PgvectorTuning(ApiModel):
     """Settings of a table in PostgreSQL. HNSW with the server's own values when neither is set."""
 
+    model_config = rules(
+        ("!(has(self.hnsw) && has(self.ivfflat))", "spec.tuning.pgvector: set hnsw or ivfflat, not both")
+    )
+
     hnsw: PgvectorHnsw | None = None
     """HNSW settings."""
     ivfflat: PgvectorIvfFlat | None = None
@@ -147,6 +161,34 @@ class Tuning(ApiModel):
 
 class VectorIndexSpec(ApiModel):
     """One index: store, name, dimension and metric, embedding model, metadata fields, tuning, policies."""
+
+    model_config = rules(
+        ("self.storeRef == oldSelf.storeRef", f"spec.storeRef is immutable: {MOVE}"),
+        unchangeable("indexName", advice=MOVE),
+        unchangeable("dimension", advice=MOVE),
+        unchangeable("metric", advice=MOVE),
+        (
+            "has(self.dimension) || has(self.embeddingModelRef)",
+            "spec: set dimension, or embeddingModelRef to take the model's",
+        ),
+        (
+            (
+                "!(has(self.managementPolicy) && self.managementPolicy == 'Observe' "
+                "&& has(self.deletionPolicy) && self.deletionPolicy == 'Delete')"
+            ),
+            (
+                "spec: deletionPolicy Delete cannot go with managementPolicy Observe: an index that is only observed "
+                "is never deleted"
+            ),
+        ),
+        (
+            (
+                "!has(self.tuning) || [has(self.tuning.chroma), has(self.tuning.pgvector), has(self.tuning.lance)]"
+                ".filter(x, x).size() <= 1"
+            ),
+            "spec.tuning: at most one block, that of the store's provider",
+        ),
+    )
 
     store_ref: VectorStoreReference
     """The store. Immutable: an index moves by a new VectorIndex that copies from the old one."""

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from .common import ApiModel, Credentials, Duration, Resource, ResourceStatus, Tls
+from .common import ApiModel, Credentials, Duration, Resource, ResourceStatus, Tls, exactly_one, rules
 
 HttpUrl = Field(min_length=1, max_length=2048, pattern=r"^https?://[^\s@]+$")
 """An http or https address without user information: credentials belong in a Secret."""
@@ -46,6 +46,8 @@ class PgvectorProvider(ApiModel):
 class LanceProvider(ApiModel):
     """Lance tables on a volume, behind `vectorwright store-server`, their single writer."""
 
+    model_config = rules(exactly_one("server", "path", where="spec.lance"))
+
     server: str | None = Field(default=None, min_length=1, max_length=2048, pattern=r"^https?://[^\s@]+$")
     """Address of the store server that owns the volume."""
     path: str | None = Field(
@@ -56,6 +58,8 @@ class LanceProvider(ApiModel):
 
 class MemoryProvider(ApiModel):
     """Exact search in the memory of a `vectorwright store-server`: for tests and trials; gone when it stops."""
+
+    model_config = rules(exactly_one("server", "local", where="spec.memory"))
 
     server: str | None = Field(default=None, min_length=1, max_length=2048, pattern=r"^https?://[^\s@]+$")
     """Address of the store server."""
@@ -78,6 +82,8 @@ class StoreLimits(ApiModel):
 
 class VectorStoreSpec(ApiModel):
     """How to reach one store: exactly one provider key, Secrets, TLS, limits."""
+
+    model_config = rules(exactly_one(*PROVIDERS, where="spec"))
 
     chroma: ChromaProvider | None = None
     """A Chroma server."""
