@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from deploy.devcluster import kubeconfig
-from deploy.devcluster.controlplane import ControlPlane
+from deploy.devcluster.components import ControlPlane
 from deploy.devcluster.errors import ClusterError, KubectlError
 from deploy.devcluster.processes import ManagedProcess
 

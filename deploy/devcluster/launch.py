@@ -12,7 +12,7 @@ from pathlib import Path
 from deploy.devcluster import build, kind, kubeconfig, state
 from deploy.devcluster.build import Progress
 from deploy.devcluster.cluster import Cluster
-from deploy.devcluster.controlplane import ControlPlane, Programs
+from deploy.devcluster.components import ControlPlane, Programs
 from deploy.devcluster.errors import ClusterError
 from deploy.devcluster.paths import cluster_directory
 

@@ -6,6 +6,7 @@ import base64
 import http.client
 import os
 import secrets
+import signal
 import ssl
 import urllib.error
 import urllib.request
@@ -95,13 +96,14 @@ class ControlPlane:
         """Start the API server again on its port; returns when it is ready."""
         self._start_apiserver(self.port)
 
-    def _run(self, name: str, command: list[str], grace: float) -> ManagedProcess:
+    def _run(self, name: str, command: list[str]) -> ManagedProcess:
         process = ManagedProcess.start(
             command,
             log=self._directory / f"{name}.log",
             cwd=self._directory,
             env=_environment(),
-            grace=grace,
+            # Nothing of a stopped cluster is kept, so nothing is gained by waiting for it to finish its work.
+            stop_signal=signal.SIGKILL,
             remove=self._directory,
         )
         self._processes[name] = process
@@ -113,7 +115,7 @@ class ControlPlane:
         peer = "unix://etcd.sock:2"
         command += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
         command += [f"--initial-cluster=dev={peer}"]
-        process = self._run("etcd", command, grace=2)
+        process = self._run("etcd", command)
         socket = self._directory / "etcd.sock:1"
         wait_for(socket.exists, what="etcd to listen", timeout=30, process=process)
 
@@ -127,9 +129,7 @@ class ControlPlane:
         command += ["--service-account-issuer=https://kubernetes.default.svc"]
         command += ["--service-account-key-file=service-account.key"]
         command += ["--service-account-signing-key-file=service-account.key"]
-        # Otherwise a stopping server waits for its watches to end by themselves.
-        command += ["--shutdown-delay-duration=0s", "--shutdown-watch-termination-grace-period=0s"]
-        process = self._run("kube-apiserver", command, grace=2)
+        process = self._run("kube-apiserver", command)
         wait_for(
             lambda: self.ca_file.exists() and self._get("/readyz") == b"ok",
             what="the API server to be ready",
@@ -142,7 +142,7 @@ class ControlPlane:
         command += ["--service-account-private-key-file=service-account.key", f"--root-ca-file={self.ca_file}"]
         # The default of 20 requests/s makes deleting the namespaces of a test run the slowest part of it.
         command += ["--kube-api-qps=500", "--kube-api-burst=1000"]
-        process = self._run("kube-controller-manager", command, grace=2)
+        process = self._run("kube-controller-manager", command)
         wait_for(
             lambda: self._get("/api/v1/namespaces/default/serviceaccounts/default") is not None,
             what="the controller manager to make the first service account",

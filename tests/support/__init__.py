@@ -1,0 +1,1 @@
+"""Fixtures that start real servers, as pytest plugins (see tests/conftest.py)."""

@@ -1,0 +1,122 @@
+"""Real Chroma servers on loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from deploy.devcluster.processes import ManagedProcess, on_free_port, wait_for
+
+_START_SECONDS = 60.0
+"""Chroma answers after 1 to 3 s; more on a machine whose cores are all busy."""
+
+StartChroma = Callable[..., "ChromaServer"]
+
+
+class ChromaServer:
+    """A Chroma server that keeps its data in ``directory``; it can be stopped and started again on the same port."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        self.directory = directory
+        self.host = "127.0.0.1"
+        self.port = port
+        self._process: ManagedProcess | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def process(self) -> ManagedProcess:
+        """The running program. Raises RuntimeError when the server is stopped."""
+        if self._process is None:
+            raise RuntimeError("this Chroma server is stopped")
+        return self._process
+
+    def start(self) -> None:
+        """Start the server (again) and return when it answers. Nothing happens when it runs."""
+        if self._process is not None:
+            return
+        program = Path(sys.executable).with_name("chroma")
+        command: list[str | Path] = [
+            program,
+            "run",
+            "--path",
+            self.directory,
+            "--host",
+            self.host,
+            "--port",
+            str(self.port),
+        ]
+        process = ManagedProcess.start(
+            command,
+            log=self.directory.with_name(self.directory.name + ".log"),
+            env={**os.environ, "ANONYMIZED_TELEMETRY": "False"},
+            grace=3,
+        )
+        try:
+            wait_for(self._answers, what=f"Chroma on {self.url}", timeout=_START_SECONDS, process=process)
+        except BaseException:
+            process.stop()
+            raise
+        self._process = process
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/api/v2/heartbeat", timeout=2, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> None:
+        """Stop the server in good order; its data and its port stay for ``start()``."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        self.process.kill()
+        self._process = None
+
+
+def start_chroma_server(directory: Path, port: int | None = None) -> ChromaServer:
+    """A running server on ``port``, or on a free one."""
+
+    def begin(port: int) -> ChromaServer:
+        server = ChromaServer(directory, port)
+        server.start()
+        return server
+
+    directory.mkdir(parents=True, exist_ok=True)
+    return on_free_port(begin) if port is None else begin(port)
+
+
+@pytest.fixture(scope="session")
+def chroma_server() -> Iterator[ChromaServer]:
+    """One server for the whole session: use collection names of your own, and do not stop it (see ``start_chroma``)."""
+    base = Path(tempfile.mkdtemp(prefix="vectorwright-chroma-"))
+    server = start_chroma_server(base / "data")
+    yield server
+    server.stop()
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def start_chroma(tmp_path: Path) -> Iterator[StartChroma]:
+    """``start_chroma(directory=None, port=None)`` starts a server of this test's own, stopped after it."""
+    servers: list[ChromaServer] = []
+
+    def begin(directory: Path | None = None, port: int | None = None) -> ChromaServer:
+        server = start_chroma_server(directory or tmp_path / f"chroma-{len(servers)}", port)
+        servers.append(server)
+        return server
+
+    yield begin
+    for server in servers:
+        server.stop()

@@ -1,0 +1,55 @@
+"""A real Kubernetes API server for the session, its resource definitions, and a namespace for each test."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from deploy.devcluster import Cluster, attach, start
+
+CRDS = Path(__file__).resolve().parents[2] / "crds"
+
+
+@pytest.fixture(scope="session")
+def devcluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster with every right: the one of VECTORWRIGHT_TEST_KUBECONFIG, else one that ends with the session."""
+    given = os.environ.get("VECTORWRIGHT_TEST_KUBECONFIG", "")
+    report = _uncaptured(request.config)
+    with attach(Path(given), report) if given else start(progress=report) as cluster:
+        yield cluster
+
+
+def _uncaptured(config: pytest.Config) -> Callable[[str], None]:
+    """Print at once: the first start on a machine takes minutes, and pytest would show nothing until it is over."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def report(message: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"\n{message}", flush=True)  # noqa: T201
+
+    return report
+
+
+@pytest.fixture(scope="session")
+def crds(devcluster: Cluster) -> list[str]:
+    """The committed resource definitions, applied and established; their names."""
+    if not list(CRDS.glob("*.yaml")):
+        pytest.fail("crds/ holds no resource definitions: run 'make crds'")
+    applied = devcluster.kubectl_run(
+        "apply", "--server-side", "--force-conflicts", "-f", str(CRDS), "--output=name"
+    ).split()
+    names = [line.rpartition("/")[2] for line in applied if line.startswith("customresourcedefinition")]
+    devcluster.kubectl_run("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
+    return names
+
+
+@pytest.fixture
+def namespace(devcluster: Cluster) -> Iterator[str]:
+    """A namespace of this test's own, deleted after it without waiting for the end of that."""
+    name = f"test-{secrets.token_hex(5)}"
+    devcluster.kubectl_run("create", "namespace", name)
+    yield name
+    devcluster.kubectl_run("delete", "namespace", name, "--wait=false", "--ignore-not-found")
