@@ -3,5 +3,9 @@
 pytest_plugins = [
     "tests.support.cluster",
     "tests.support.chroma",
+    "tests.support.git",
+    "tests.support.http_files",
+    "tests.support.openai",
+    "tests.support.tls",  # before postgres, which imports it: pytest rewrites a plugin's asserts at its first import
     "tests.support.postgres",
 ]

@@ -2,6 +2,6 @@
 
 from deploy.devcluster.cluster import Cluster
 from deploy.devcluster.errors import ClusterError, KubectlError
-from deploy.devcluster.launch import attach, start
+from deploy.devcluster.launch import attach, prepare, start
 
-__all__ = ["Cluster", "ClusterError", "KubectlError", "attach", "start"]
+__all__ = ["Cluster", "ClusterError", "KubectlError", "attach", "prepare", "start"]

@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         sub = commands.add_parser(command, help=text)
         sub.add_argument("--name", default=os.environ.get("NAME") or "dev", help="which of several clusters (NAME=)")
+        if command == "down":
+            sub.add_argument("--all", action="store_true", help="stop every cluster of this checkout")
     commands.add_parser("status", help="list the clusters of this checkout")
     commands.add_parser("build", help="build the control plane into the cache, or print where it is")
     options = parser.parse_args(arguments)
@@ -42,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "up":
             _up(options.name)
         elif options.command == "down":
-            _down(options.name)
+            for name in _names() if options.all else [options.name]:
+                _down(name)
         elif options.command == "build":
             print(build.ensure_built(_Console()))
         else:
@@ -82,15 +85,19 @@ def _down(name: str) -> None:
     progress(f"cluster {name} is gone")
 
 
+def _names() -> list[str]:
+    return sorted(path.name for path in (CHECKOUT / ".run" / "clusters").glob("*/"))
+
+
 def _status() -> None:
-    base = CHECKOUT / ".run" / "clusters"
-    found = sorted(path for path in base.glob("*") if path.is_dir()) if base.exists() else []
-    if not found:
+    names = _names()
+    if not names:
         print("no clusters: make cluster-up")
-    for directory in found:
+    for name in names:
+        directory = cluster_directory(name)
         known = state.load(directory)
         if known is None:
-            print(f"{directory.name}: starting or left over")
+            print(f"{name}: starting or left over")
         else:
             condition = "running" if known.alive() else "dead (make cluster-down removes it)"
             print(f"{known.name}: {condition}, {known.source}, {known.server}, KUBECONFIG={directory / 'kubeconfig'}")

@@ -57,6 +57,12 @@ def start(
     return cluster
 
 
+def prepare(progress: Progress = silent) -> None:
+    """Build now what ``start()`` would build first, where a cluster would come from Go modules. Raises ClusterError."""
+    if _choose(os.environ.get("CONTEXT", "")) is _from_go_modules:
+        build.ensure_built(progress)
+
+
 def attach(kubeconfig_file: Path, progress: Progress = silent) -> Cluster:
     """A cluster that runs already, by its kubeconfig's current context. ``stop()`` leaves it running."""
     directory = _prepare(None, None)

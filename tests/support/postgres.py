@@ -1,6 +1,6 @@
 """Real PostgreSQL servers with pgvector on loopback, with passwords, run by an unprivileged user.
 
-The build that PyPI carries was made without TLS: ``tls_port`` adds it in front (see postgres_tls.py).
+The build that PyPI carries was made without TLS: ``tls_port`` adds it in front (see tls.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import ssl
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,10 +18,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import trustme
 from deploy.devcluster.processes import ManagedProcess, ProcessError, log_tail, on_free_port, wait_for
 from psycopg import sql
-from tests.support.postgres_tls import TlsFront
+from tests.support.tls import TlsFront
 
 _START_SECONDS = 60.0
 StartPostgres = Callable[[], "PostgresServer"]
@@ -45,7 +43,7 @@ class PostgresServer:
         self._account = _unprivileged_account()
         self._programs = _programs(base, self._account)
         self._process: ManagedProcess | None = None
-        self._tls = TlsFront(self._certify(), port)
+        self._tls = TlsFront(port, self.ca_file, postgres=True)
         self.tls_port = self._tls.port
 
     @property
@@ -71,14 +69,6 @@ class PostgresServer:
         with self.connect() as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return name
-
-    def _certify(self) -> ssl.SSLContext:
-        """A certificate for this host, and the authority that signed it in ``ca_file``."""
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(self.ca_file)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert(self.host, "localhost").configure_cert(context)
-        return context
 
     def initialise(self) -> None:
         """Make the data directory."""
