@@ -69,6 +69,8 @@ class Capabilities:
     """Largest text of a record in bytes."""
     name_pattern: str = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
     """Regular expression of index names that it takes."""
+    id_pattern: str | None = None
+    """Regular expression of record ids that it takes. None: any text that is not empty."""
     mutable_settings: Mapping[str, ChangeClass] = field(default_factory=dict)
     """Tuning settings that can be changed after creation, and what a change costs. Others are Immutable."""
     list_metadata: bool = False
