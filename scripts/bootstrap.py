@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -124,14 +125,21 @@ def works(uv: Path) -> bool:
         return False
 
 
+def system_trusts_something() -> bool:
+    """Whether the system has a certificate store (a minimal container has none, and uv brings its own)."""
+    paths = ssl.get_default_verify_paths()
+    bundles = [paths.cafile, "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]
+    return sys.platform == "darwin" or any(bundle and Path(bundle).exists() for bundle in bundles)
+
+
 def sync(cache: Path) -> None:
     uv = ensure_uv(cache)
     say("installing the locked dependencies into .venv")
     environment = {"UV_PYTHON_DOWNLOADS": "never", "UV_PROJECT_ENVIRONMENT": str(VENV)}
     environment["UV_CACHE_DIR"] = os.environ.get("UV_CACHE_DIR") or str(cache / "uv")
-    if os.environ.get("PIP_CERT"):
-        # Where pip needs a certificate bundle of its own to reach the index, uv needs the same.
-        environment["SSL_CERT_FILE"] = os.environ.get("SSL_CERT_FILE") or os.environ["PIP_CERT"]
+    if system_trusts_something():
+        # As git, go and pip do: behind a company's proxy only the system's store knows the proxy's authority.
+        environment["UV_SYSTEM_CERTS"] = os.environ.get("UV_SYSTEM_CERTS") or "true"
     STAMP.unlink(missing_ok=True)
     run([uv, "sync", "--quiet", "--frozen", "--all-extras", "--python", sys.executable], **environment)
     STAMP.write_text(fingerprint())

@@ -162,7 +162,7 @@ def _build(go: GoToolchain, target: Path, progress: Progress) -> None:
         [go.command, "build", "-v", "-trimpath", "-ldflags", _link_flags(), "-o", str(partial), "."],
         log,
         progress,
-        lambda lines: f"compiling: {len(lines)} of at most {total} packages",
+        lambda lines: _compiling(lines, total),
     )
     partial.replace(target)
     log.unlink()
@@ -171,6 +171,13 @@ def _build(go: GoToolchain, target: Path, progress: Progress) -> None:
 
 def _downloading(lines: list[str]) -> str:
     return f"downloading: {sum(line.startswith('go: downloading') for line in lines)} modules"
+
+
+def _compiling(lines: list[str], total: int) -> str:
+    """``go build -v`` names each package it compiles (not those in its cache), the main package last."""
+    if lines and lines[-1].endswith("/controlplane"):
+        return "linking"
+    return f"compiling: {len(lines)} of at most {total} packages"
 
 
 def _run_go(command: list[str], log: Path, progress: Progress, describe: Callable[[list[str]], str]) -> list[str]:

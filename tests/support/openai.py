@@ -149,7 +149,9 @@ class OpenAIServer:
         size = asked.get("dimensions", self.models[name])
         if not isinstance(size, int) or not 1 <= size <= self.models[name]:
             return self._error(400, f"'dimensions' must be 1 to {self.models[name]}.", "invalid_dimensions")
-        vectors = [_normalised(self.vector(text, name)[:size]) for text in texts]
+        vectors = [self.vector(text, name) for text in texts]
+        if size < self.models[name]:
+            vectors = [_normalised(vector[:size]) for vector in vectors]
         self.embedded.extend(texts)
         vectors = _spoiled(vectors, fault)
         encode = _base64 if asked.get("encoding_format") == "base64" else _floats
