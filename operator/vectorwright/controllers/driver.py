@@ -1,0 +1,213 @@
+"""Drives one object through its reconciler: from the cached body to a model, from an outcome to its status.
+
+kopf delivers events; what is to be done follows from the state of the object alone, never from the event. An event
+that changes nothing we act on, such as the echo of our own status write, wakes nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from vectorwright.api.v1alpha1.common import ANNOTATION_RECONCILE, Resource
+from vectorwright.errors import Conflict, NotFound, Retryable, Terminal, VectorwrightError
+from vectorwright.kube.resources import ResourceType
+from vectorwright.kube.status import ConditionState, condition, merge_conditions, merge_patch
+from vectorwright.observability import metrics
+from vectorwright.observability.logs import log_context
+from vectorwright.reconcile.cache import Body, Key
+from vectorwright.reconcile.context import Context
+from vectorwright.reconcile.outcome import Outcome, failed, waiting_conditions
+
+from .workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+Reconcile = Callable[[Context, Any], Awaitable[Outcome]]
+Dependents = Callable[[Context, Key], Iterable[Key]]
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """How one kind is driven."""
+
+    resource: ResourceType
+    model: type[Resource]
+    reconcile: Reconcile
+    dependents: Dependents
+    """Objects that look at this one's status: woken when it changes."""
+    gone: Callable[[Context, Key], Awaitable[None]] | None = None
+    """Called once the object no longer exists."""
+
+
+def _acted_on(body: Body) -> tuple[object, ...]:
+    """The parts of an object that a reconciler acts on."""
+    metadata = body["metadata"]
+    return (
+        metadata.get("uid"),
+        metadata.get("generation"),
+        metadata.get("annotations"),
+        metadata.get("finalizers"),
+        metadata.get("deletionTimestamp"),
+        body.get("status"),
+    )
+
+
+class Driver:
+    """Takes events in and works the queue's keys."""
+
+    def __init__(self, context: Context, controllers: Iterable[Controller]) -> None:
+        self._context = context
+        self._controllers = {controller.resource.kind: controller for controller in controllers}
+        self.queue = WorkQueue(self.work, context.settings.max_concurrent_reconciles)
+
+    def on_event(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
+        """Take a watch event in. ``event`` is None for objects of the first listing."""
+        metadata = body["metadata"]
+        key = Key(kind, metadata.get("namespace", ""), metadata["name"])
+        if event == "DELETED":
+            self._context.cache.drop(key, metadata.get("uid", ""))
+            self.queue.add(key)
+            return
+        before = self._context.cache.get(*key)
+        if self._context.cache.put(kind, body) and (before is None or _acted_on(before) != _acted_on(body)):
+            self.queue.add(key)
+
+    def on_reference_change(self, kind: str, namespace: str, name: str) -> None:
+        """A Secret or ConfigMap changed: wake who reads it."""
+        for key, used in list(self._context.uses.items()):
+            if (kind, namespace, name) in used:
+                self.queue.add(key)
+
+    async def work(self, key: Key) -> None:
+        """One pass over one object. Never raises."""
+        controller = self._controllers[key.kind]
+        metrics.QUEUE_DEPTH.labels(key.kind).set(len(self.queue))
+        with (
+            log_context(kind=key.kind, namespace=key.namespace, name=key.name, correlation_id=uuid.uuid4().hex[:12]),
+            metrics.RECONCILE_IN_FLIGHT.labels(key.kind).track_inprogress(),
+        ):
+            started = time.perf_counter()
+            result = await self._pass(controller, key)
+            metrics.RECONCILE_TOTAL.labels(key.kind, result).inc()
+            metrics.RECONCILE_SECONDS.labels(key.kind).observe(time.perf_counter() - started)
+
+    async def _pass(self, controller: Controller, key: Key) -> str:
+        body = self._context.cache.get(*key)
+        if body is None:
+            self.queue.forget(key)
+            if controller.gone is not None:
+                await controller.gone(self._context, key)
+            self._wake_dependents(controller, key)
+            return "success"
+        outcome: Outcome
+        try:
+            await self._announce_start(controller, key, body)
+            outcome = await self._reconcile(controller, body)
+            await self._write_status(controller, key, outcome)
+            if outcome.once_written is not None:
+                await outcome.once_written()
+        except Conflict as conflict:
+            # The object changed under us: the cache is behind, and the watch is about to catch up.
+            log.debug("changed meanwhile, looking again: %s", conflict.message)
+            self.queue.failed(key)
+            return "retry"
+        except NotFound:
+            return "success"  # the object went away: its last event is on the way
+        except VectorwrightError as error:
+            log.warning("%s: %s", error.reason, error.message)
+            self.queue.failed(key, getattr(error, "after", None))
+            return "retry"
+        return self._schedule(key, outcome)
+
+    def _schedule(self, key: Key, outcome: Outcome) -> str:
+        error = outcome.error
+        if isinstance(error, Retryable):
+            delay = self.queue.failed(key, error.after)
+            log.warning("%s: %s (again in %.1f s)", error.reason, error.message, delay)
+            return "retry"
+        self.queue.succeeded(key)
+        if outcome.requeue_after is not None:
+            self.queue.add_after(key, outcome.requeue_after)
+        if error is not None:
+            log.warning("%s: %s", error.reason, error.message)
+            return "stalled"
+        return "success"
+
+    async def _reconcile(self, controller: Controller, body: Body) -> Outcome:
+        try:
+            resource = controller.model.model_validate(body)
+        except ValidationError as error:
+            told = "; ".join(
+                f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+                for problem in error.errors(include_url=False, include_input=False, include_context=False)
+            )
+            return failed(Terminal(told, reason="InvalidSpec"), dict(body.get("status") or {}))
+        if resource.paused and not resource.deleting:
+            return _paused(body)
+        try:
+            return await controller.reconcile(self._context, resource)
+        except VectorwrightError:
+            raise
+        except Exception:  # a defect of ours in one object must not stop the others
+            log.exception("this is a defect of the operator")
+            hidden = Retryable("internal error: the operator's log tells more", reason="InternalError")
+            return failed(hidden, _status_of(body))
+
+    async def _announce_start(self, controller: Controller, key: Key, body: Body) -> None:
+        """A new object says at once that it is being worked on: without conditions, tools take it for finished."""
+        if not _status_of(body).get("conditions") and not body["metadata"].get("deletionTimestamp"):
+            started = waiting_conditions("Reconciling", "first seen, being worked on", ready="Unknown")
+            await self._write_status(controller, key, Outcome(_status_of(body), started))
+
+    async def _write_status(self, controller: Controller, key: Key, outcome: Outcome) -> None:
+        """Write what changed, with the resourceVersion: an object that changed meanwhile is not overrun."""
+        body = self._context.cache.get(*key)
+        if body is None or (body["metadata"].get("deletionTimestamp") and not body["metadata"].get("finalizers")):
+            return
+        old = _status_of(body)
+        generation = int(body["metadata"].get("generation", 0))
+        new = {name: value for name, value in outcome.status.items() if value is not None}
+        new["conditions"] = merge_conditions(old.get("conditions") or (), outcome.conditions, generation)
+        new["observedGeneration"] = generation
+        requested = (body["metadata"].get("annotations") or {}).get(ANNOTATION_RECONCILE)
+        if requested is not None:
+            new["lastHandledReconcileAt"] = requested
+        patch = merge_patch(old, new)
+        if not patch:
+            return
+        written = await self._context.client.patch(
+            controller.resource,
+            key.name,
+            key.namespace,
+            {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "status": patch},
+            subresource="status",
+        )
+        self._context.cache.put(key.kind, written)
+        self._wake_dependents(controller, key)
+
+    def _wake_dependents(self, controller: Controller, key: Key) -> None:
+        for dependent in list(controller.dependents(self._context, key)):
+            self.queue.add(dependent)
+
+
+def _status_of(body: Body) -> dict[str, Any]:
+    return dict(body.get("status") or {})
+
+
+def _paused(body: Body) -> Outcome:
+    """Nothing is done; what was known stays, but for what said that work goes on."""
+    status = _status_of(body)
+    kept = [
+        ConditionState(item["type"], item["status"], item["reason"], item["message"])
+        for item in (condition(status, "Ready"), condition(status, "Drifted"), condition(status, "ReferencesResolved"))
+        if item is not None
+    ]
+    paused = ConditionState("Synced", "False", "ReconcilePaused", "paused by annotation: nothing is done")
+    return Outcome(status, [*kept, paused])

@@ -1,0 +1,225 @@
+"""The operator's working process: kopf watches, the queue works.
+
+kopf is given event handlers only. So it keeps no finalizers, annotations or diffs of its own on any object, and one
+level-triggered path serves creation, change, restart and timer alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from vectorwright.api.v1alpha1.common import GROUP, VERSION
+from vectorwright.errors import NotFound, Retryable, Terminal, VectorwrightError
+from vectorwright.kube import resources
+from vectorwright.kube.client import Guard, KubeClient
+from vectorwright.kube.connection import KubeConnection
+from vectorwright.kube.events import EventRecorder
+from vectorwright.kube.session import open_session
+from vectorwright.kube.watched import WatchedObjects
+from vectorwright.reconcile.cache import Key, ObjectCache
+from vectorwright.reconcile.context import Context
+from vectorwright.reconcile.job_manifest import RUN_LABEL
+from vectorwright.reconcile.local_stores import LocalStores
+from vectorwright.reconcile.runners import Runners
+from vectorwright.reconcile.sessions import StoreSessions
+from vectorwright.settings import Settings
+
+from . import embeddingmodel, ingestionjob, vectorindex, vectorstore
+from .driver import Driver
+
+log = logging.getLogger(__name__)
+
+CONTROLLERS = (
+    vectorstore.CONTROLLER,
+    embeddingmodel.CONTROLLER,
+    vectorindex.CONTROLLER,
+    ingestionjob.CONTROLLER,
+)
+HEARTBEAT_INTERVAL = 1.0
+"""Seconds between two signs of life of the event loop."""
+TIDY_INTERVAL = 60.0
+"""Seconds between two looks for watches that nobody needs any more."""
+LIST_CHUNK = 500
+"""Objects in one page of a first listing."""
+
+
+async def run(
+    settings: Settings,
+    connection: KubeConnection,
+    heartbeat: Callable[[], None],
+    stop: asyncio.Event,
+    guard: Guard | None = None,
+) -> None:
+    """Reconcile until ``stop`` is set. Raises Terminal when the cluster does not let the operator work."""
+    client = KubeClient(connection, guard)
+    beating = asyncio.create_task(_beat(heartbeat), name="heartbeat")
+    try:
+        installation = await _when_reachable(lambda: _installation(settings, client), stop)
+        await _when_reachable(lambda: _check_api(settings, client), stop)
+        if installation is not None and not stop.is_set():
+            await _serve(settings, connection, client, installation, stop)
+    finally:
+        beating.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beating
+        await client.close()
+
+
+async def _serve(
+    settings: Settings, connection: KubeConnection, client: KubeClient, installation: str, stop: asyncio.Event
+) -> None:
+    driver: Driver  # the context and the driver know each other
+    context = Context(
+        settings=settings,
+        installation=installation,
+        client=client,
+        cache=ObjectCache(),
+        secrets=WatchedObjects(
+            client, resources.SECRETS, lambda ns, name: driver.on_reference_change("Secret", ns, name)
+        ),
+        config_maps=WatchedObjects(
+            client, resources.CONFIG_MAPS, lambda ns, name: driver.on_reference_change("ConfigMap", ns, name)
+        ),
+        events=EventRecorder(client, "vectorwright-operator"),
+        sessions=StoreSessions(),
+        local_stores=LocalStores(settings.local_stores) if settings.local_stores else None,
+        runners=Runners(settings, client, lambda ns, name: driver.queue.add(Key("IngestionJob", ns, name))),
+        enqueue=lambda key: driver.queue.add(key),  # noqa: PLW0108 - the driver comes after the context
+        enqueue_after=lambda key, seconds: driver.queue.add_after(key, seconds),  # noqa: PLW0108
+    )
+    driver = Driver(context, CONTROLLERS)
+    kopf_session = open_session(connection)
+    tasks = [
+        asyncio.create_task(driver.queue.run(), name="queue"),
+        asyncio.create_task(_tidy(context), name="tidy"),
+        asyncio.create_task(_kopf(settings, connection, driver, kopf_session, stop), name="kopf"),
+    ]
+    log.info("working as installation %s", installation)
+    try:
+        done, _ = await asyncio.wait([*tasks, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if not stop.is_set() or task in tasks:
+                task.result()
+    finally:
+        stop.set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await context.runners.stop_all()
+        await context.secrets.close()
+        await context.config_maps.close()
+        await context.sessions.close_all()
+        if context.local_stores is not None:
+            await context.local_stores.stop()
+        await context.events.close()
+        await kopf_session.close()
+
+
+async def _when_reachable(ask: Callable[[], Any], stop: asyncio.Event) -> Any:
+    """The answer, asked for until the API server gives it. None when stopped first. Raises Terminal."""
+    while not stop.is_set():
+        try:
+            return await ask()
+        except Retryable as error:
+            log.warning("%s: %s", error.reason, error.message)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(error.after or 2.0):
+                    await stop.wait()
+    return None
+
+
+async def _installation(settings: Settings, client: KubeClient) -> str:
+    """Id of this installation: the setting, or the UID of the cluster's kube-system namespace."""
+    if settings.installation_id:
+        return settings.installation_id
+    try:
+        body = await client.get(resources.NAMESPACES, "kube-system")
+    except VectorwrightError as error:
+        if isinstance(error, Retryable):
+            raise
+        raise Terminal(
+            "the installation's id cannot be taken from the namespace kube-system "
+            f"({error.message}): set --installation-id",
+            reason="NoInstallationId",
+        ) from None
+    return str(body["metadata"]["uid"])
+
+
+async def _check_api(settings: Settings, client: KubeClient) -> None:
+    """The CRDs are there. Raises Retryable while they are not: they may be applied after the operator."""
+    namespace = settings.namespaces[0] if settings.namespaces else None
+    for controller in CONTROLLERS:
+        try:
+            await client.list(controller.resource, namespace, field_selector="metadata.name=none")
+        except NotFound:
+            raise Retryable(
+                f"the API server does not serve {controller.resource.plural}.{GROUP}: apply the CRDs "
+                "(kubectl apply -f crds/)",
+                reason="CRDsMissing",
+            ) from None
+
+
+async def _beat(heartbeat: Callable[[], None]) -> None:
+    while True:
+        heartbeat()
+        await asyncio.sleep(HEARTBEAT_INTERVAL)
+
+
+async def _tidy(context: Context) -> None:
+    while True:
+        await asyncio.sleep(TIDY_INTERVAL)
+        used = [item for names in context.uses.values() for item in names]
+        context.secrets.release_unused({(ns, name) for kind, ns, name in used if kind == "Secret"})
+        context.config_maps.release_unused({(ns, name) for kind, ns, name in used if kind == "ConfigMap"})
+
+
+async def _kopf(
+    settings: Settings, connection: KubeConnection, driver: Driver, session: Any, stop: asyncio.Event
+) -> None:
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def login(**_: Any) -> Any:
+        return kopf.AiohttpSession(
+            server=connection.server, aiohttp_session=session, default_namespace=connection.namespace
+        )
+
+    @kopf.on.startup(registry=registry)
+    async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.posting.enabled = False
+        settings.scanning.disabled = True
+        settings.watching.chunk_size = LIST_CHUNK
+        settings.watching.label_selectors["batch", "jobs"] = RUN_LABEL
+        settings.process.ultimate_exiting_timeout = None
+
+    def watch(group: str, version: str, plural: str, kind: str) -> None:
+        @kopf.on.event(group, version, plural, id=plural, registry=registry)
+        async def deliver(event: Any, **_: Any) -> None:
+            if kind == "Job":
+                _job_event(driver, event["object"])
+            else:
+                driver.on_event(kind, event["type"], event["object"])
+
+    for controller in CONTROLLERS:
+        watch(GROUP, VERSION, controller.resource.plural, controller.resource.kind)
+    watch("batch", "v1", "jobs", "Job")
+    await kopf.operator(
+        registry=registry,
+        standalone=True,
+        clusterwide=settings.cluster_wide,
+        namespaces=list(settings.namespaces),
+        stop_flag=stop,
+    )
+
+
+def _job_event(driver: Driver, body: dict[str, Any]) -> None:
+    """A worker's Job changed: its IngestionJob has to look."""
+    labels = body["metadata"].get("labels") or {}
+    if name := labels.get(RUN_LABEL):
+        driver.queue.add(Key("IngestionJob", body["metadata"]["namespace"], name))

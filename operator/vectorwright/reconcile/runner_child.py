@@ -1,0 +1,135 @@
+"""Workers as children of the operator, for trials: scrubbed environment, private directory, gone with the operator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from vectorwright.api.v1alpha1.ingestionjob import IngestionJob
+from vectorwright.ingest.runspec import RunState
+
+from .run_inputs import RunInputs
+from .runner_base import Look, WorkerBudget
+from .worker_exchange import exchange
+
+log = logging.getLogger(__name__)
+
+GRACE = 15.0
+"""Seconds that a worker has to finish its batches in flight before it is killed."""
+KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH")
+"""Of the operator's environment, what a worker sees."""
+
+
+@dataclass(slots=True)
+class _Child:
+    process: asyncio.subprocess.Process
+    directory: Path
+    watcher: asyncio.Task[None]
+
+
+class ChildRunner:
+    """Starts ``vectorwright worker`` as a child process."""
+
+    def __init__(self, wake: Callable[[str, str], None]) -> None:
+        self._wake = wake
+        self._children: dict[tuple[str, str], _Child] = {}
+
+    async def start(self, job: IngestionJob, name: str, inputs: RunInputs) -> None:
+        """Start a worker in a private directory that holds its specification and files (mode 0600)."""
+        key = (job.metadata.namespace, name)
+        if key in self._children:
+            return
+        directory = Path(tempfile.mkdtemp(prefix="vw-run-"))
+        await asyncio.to_thread(_write_files, directory, inputs)
+        environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "vectorwright",
+            "worker",
+            "--directory",
+            str(directory),
+            "--unix",
+            str(directory / "progress.sock"),
+            "--termination-log",
+            str(directory / "result.json"),
+            "--exit-on-stdin-eof",
+            stdin=asyncio.subprocess.PIPE,
+            env={**environment, "HOME": str(directory), "TMPDIR": str(directory)},
+            start_new_session=True,
+        )
+        watcher = asyncio.create_task(self._watch(key, job.metadata.name, process), name=f"worker {name}")
+        self._children[key] = _Child(process, directory, watcher)
+
+    async def _watch(self, key: tuple[str, str], job: str, process: asyncio.subprocess.Process) -> None:
+        await process.wait()
+        self._wake(key[0], job)
+
+    async def look(self, namespace: str, name: str, budget: WorkerBudget | None = None) -> Look:
+        """Look at a child of this process; one of an operator that died is gone with it."""
+        child = self._children.get((namespace, name))
+        if child is None:
+            return Look(exists=False)
+        if child.process.returncode is None:
+            socket = child.directory / "progress.sock"
+            state = await exchange("http://worker", budget, socket=str(socket)) if socket.exists() else None
+            return Look(exists=True, state=state)
+        state = _result(child.directory / "result.json")
+        died = None if state is not None else _how_it_died(child.process.returncode)
+        return Look(exists=True, finished=True, state=state, died=died)
+
+    async def stop(self, namespace: str, name: str) -> None:
+        """Ask a child to stop, kill its whole group when it does not, and remove its directory."""
+        child = self._children.pop((namespace, name), None)
+        if child is None:
+            return
+        child.watcher.cancel()
+        await _end(child.process)
+        await asyncio.to_thread(shutil.rmtree, child.directory, ignore_errors=True)
+
+    async def stop_all(self) -> None:
+        """Stop every child."""
+        await asyncio.gather(*(self.stop(*key) for key in list(self._children)))
+
+
+def _write_files(directory: Path, inputs: RunInputs) -> None:
+    content = {"run.json": inputs.spec.model_dump_json(by_alias=True, exclude_none=True).encode()}
+    content |= {file.path: file.content for file in inputs.files}
+    for name, data in content.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+
+
+def _result(path: Path) -> RunState | None:
+    try:
+        return RunState.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _how_it_died(code: int) -> str:
+    return f"the worker was killed by signal {-code}" if code < 0 else f"the worker ended with exit code {code}"
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                await process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)  # what is left of its group: git, a parser
+    await process.wait()

@@ -1,0 +1,129 @@
+"""Open stores: one session a VectorStore, with one shared listing of what the store holds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vectorwright.errors import NotFound
+from vectorwright.stores.base import IndexDescription, Store, StoreInfo
+from vectorwright.stores.registry import Connection, open_store
+
+from .cache import Key
+
+
+@dataclass(slots=True)
+class StoreSession:
+    """A store that was reached. Its listing is kept current by the store's timer and by our own writes."""
+
+    key: Key
+    digest: str
+    """Digest of the connection: another one means another session."""
+    store: Store
+    info: StoreInfo
+    listing: dict[str, IndexDescription] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    listed_at: float = float("-inf")
+    """``time.monotonic()`` of the start of the last listing."""
+    healthy: bool = True
+    """Whether the last call of the store's timer was answered."""
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _written: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the listing was begun."""
+        return time.monotonic() - self.listed_at
+
+    async def refresh(self, max_age: float = 0.0) -> Mapping[str, IndexDescription]:
+        """The listing, made again when it is older than ``max_age`` seconds. Callers that come together share one."""
+        asked = time.monotonic()
+        async with self._lock:
+            if self.listed_at > asked or self.age <= max_age:
+                return self.listing
+            started = time.monotonic()
+            found = {item.name: item for item in await self.store.list_indexes()}
+            for name, written in self._written.items():
+                # An index written while the listing was under way: what we know of it is newer.
+                if written >= started:
+                    found.pop(name, None)
+                    if name in self.listing:
+                        found[name] = self.listing[name]
+            self._written = {name: at for name, at in self._written.items() if at >= started}
+            if self.info.capabilities.aliases:
+                self.aliases = await self.store.aliases()
+            self.listing, self.listed_at = found, started
+            return self.listing
+
+    async def describe(self, name: str) -> IndexDescription | None:
+        """One index, asked for now; None when it does not exist."""
+        try:
+            description = await self.store.describe_index(name)
+        except NotFound:
+            self.forget(name)
+            return None
+        self.note(description)
+        return description
+
+    def note(self, description: IndexDescription) -> None:
+        """Take what was just learnt or written into the listing."""
+        self.listing[description.name] = description
+        self._written[description.name] = time.monotonic()
+
+    def forget(self, name: str) -> None:
+        """Take an index out of the listing."""
+        self.listing.pop(name, None)
+        self._written[name] = time.monotonic()
+
+
+class StoreSessions:
+    """The sessions of all VectorStores."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[Key, StoreSession] = {}
+
+    def get(self, key: Key) -> StoreSession | None:
+        """The session of a VectorStore, when it was ever reached."""
+        return self._sessions.get(key)
+
+    async def open(self, key: Key, digest: str, connection: Connection) -> StoreSession:
+        """The session for a connection: the one there is, or a new one after a probe. Raises what the probe raises.
+
+        The old session is closed only when the new one answered, so that a wrong Secret leaves finalizers a way.
+        """
+        current = self._sessions.get(key)
+        if current is not None and current.digest == digest and current.healthy:
+            return current
+        if current is not None and current.digest == digest:
+            current.info = await current.store.probe()
+            current.healthy = True
+            return current
+        store = open_store(connection)
+        try:
+            info = await store.probe()
+        except BaseException:
+            await store.close()
+            raise
+        session = self._sessions[key] = StoreSession(key, digest, store, info)
+        if current is not None:
+            await current.store.close()
+        return session
+
+    async def close(self, key: Key) -> None:
+        """Close the session of a VectorStore that is gone."""
+        if (session := self._sessions.pop(key, None)) is not None:
+            await session.store.close()
+
+    async def close_all(self) -> None:
+        """Close every session."""
+        for key in list(self._sessions):
+            await self.close(key)
+
+    def backends(self) -> dict[str, list[Key]]:
+        """Backend id → VectorStores that reach it."""
+        found: dict[str, list[Key]] = {}
+        for key, session in self._sessions.items():
+            found.setdefault(session.info.backend_id, []).append(key)
+        return found

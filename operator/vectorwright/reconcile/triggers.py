@@ -1,0 +1,91 @@
+"""When an IngestionJob runs: pure functions of its spec, its annotations, its status and the clock."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+from vectorwright.api.v1alpha1.common import ANNOTATION_RUN, seconds
+from vectorwright.api.v1alpha1.ingestionjob import IngestionJob, Schedule
+from vectorwright.errors import Terminal
+from vectorwright.kube.status import rfc3339
+
+DEFAULT_STARTING_DEADLINE = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Why a run starts."""
+
+    name: str
+    """``generation-3``, ``request-<value>``, ``schedule-<slot>`` or ``incarnation-<id>``."""
+    handled: dict[str, Any]
+    """Status fields that record it as handled."""
+
+
+def run_id(job: IngestionJob, trigger: Trigger) -> str:
+    """Name of a run: the same trigger of the same job is the same run, also after a restart of the operator."""
+    digest = hashlib.sha256(f"{job.metadata.uid}/{trigger.name}".encode()).hexdigest()[:10]
+    return f"{job.metadata.name[:40].rstrip('-.')}-{digest}"
+
+
+def _slots(schedule: Schedule, after: datetime) -> CronSim:
+    try:
+        zone = ZoneInfo(schedule.time_zone) if schedule.time_zone else UTC
+    except (ZoneInfoNotFoundError, ValueError):
+        raise Terminal(
+            f"spec.schedule.timeZone: {schedule.time_zone!r} is not a time zone such as Europe/Berlin",
+            reason="InvalidSchedule",
+        ) from None
+    try:
+        return CronSim(schedule.cron, after.astimezone(zone))
+    except CronSimError as error:
+        raise Terminal(
+            f"spec.schedule.cron: {schedule.cron!r} is not a cron expression of five fields: {error}",
+            reason="InvalidSchedule",
+        ) from None
+
+
+def next_slot(schedule: Schedule, after: datetime) -> datetime | None:
+    """The first slot after a moment. None when there is none in the next fifty years. Raises Terminal."""
+    found = next(_slots(schedule, after), None)
+    return found.astimezone(UTC) if found else None
+
+
+def due_slot(schedule: Schedule, since: datetime, now: datetime) -> datetime | None:
+    """The last slot in (since, now] that may still start: of several missed ones only that one. Raises Terminal."""
+    deadline = seconds(schedule.starting_deadline) if schedule.starting_deadline else DEFAULT_STARTING_DEADLINE
+    begin = max(since, now - timedelta(seconds=deadline))
+    last = None
+    for slot in _slots(schedule, begin):
+        if slot.astimezone(UTC) > now:
+            break
+        last = slot.astimezone(UTC)
+    return last
+
+
+def due(job: IngestionJob, incarnation: str, now: datetime) -> Trigger | None:
+    """Why a run is due now, if one is. Raises Terminal when the schedule is wrong."""
+    status, metadata = job.status, job.metadata
+    request = metadata.annotations.get(ANNOTATION_RUN)
+    everything: dict[str, Any] = {
+        "handledGeneration": metadata.generation,
+        "handledIncarnation": incarnation,
+        "handledRequest": request or status.handled_request,
+    }
+    if status.handled_generation != metadata.generation:
+        return Trigger(f"generation-{metadata.generation}-{incarnation}", everything)
+    if request and request != status.handled_request:
+        return Trigger(f"request-{request}", everything)
+    if status.handled_incarnation != incarnation:
+        return Trigger(f"incarnation-{incarnation}", everything)
+    if job.spec.schedule is not None:
+        since = status.handled_slot or metadata.creation_timestamp or now
+        if (slot := due_slot(job.spec.schedule, since, now)) is not None:
+            return Trigger(f"schedule-{rfc3339(slot)}", {**everything, "handledSlot": rfc3339(slot)})
+    return None

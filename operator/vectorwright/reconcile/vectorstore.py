@@ -1,0 +1,221 @@
+"""VectorStore: reach the store, list what it holds, wake the indexes that differ."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vectorwright.api.v1alpha1.common import (
+    ANNOTATION_ACCEPT_BACKEND,
+    ANNOTATION_RELEASE,
+    FINALIZER,
+    seconds,
+)
+from vectorwright.api.v1alpha1.vectorindex import DeletionPolicy, VectorIndex
+from vectorwright.api.v1alpha1.vectorstore import StoreCapabilities, VectorStore
+from vectorwright.errors import Retryable, Terminal, VectorwrightError
+from vectorwright.kube.status import ConditionState, is_true
+from vectorwright.observability import metrics
+from vectorwright.stores.base import Capabilities, IndexDescription
+
+from .cache import Key
+from .connections import Reference, connection_digest, remember_uses, store_connection
+from .context import Context
+from .finalizers import add_finalizer, remove_finalizer
+from .outcome import Outcome, Status, failed, ready_conditions, waiting_conditions
+from .sessions import StoreSession
+
+DEFAULT_PROBE_INTERVAL = 60.0
+MIN_PROBE_INTERVAL = 1.0
+JITTER = 0.1
+"""Share of the interval by which a timer varies, so that a thousand stores are not listed at one moment."""
+
+
+def probe_interval(store: VectorStore) -> float:
+    """Seconds between two listings, before jitter."""
+    chosen = store.spec.probe_interval
+    return max(MIN_PROBE_INTERVAL, seconds(chosen)) if chosen else DEFAULT_PROBE_INTERVAL
+
+
+def jittered(interval: float) -> float:
+    """The interval in seconds, varied by :data:`JITTER` to both sides."""
+    return interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - jitter, not a secret
+
+
+def dependents(context: Context, store: Key) -> Iterable[Mapping[str, Any]]:
+    """The VectorIndex objects that are in a store."""
+    for body in context.cache.all("VectorIndex", store.namespace):
+        if body.get("spec", {}).get("storeRef", {}).get("name") == store.name:
+            yield body
+
+
+def _index_key(body: Mapping[str, Any]) -> Key:
+    return Key("VectorIndex", body["metadata"]["namespace"], body["metadata"]["name"])
+
+
+def _capabilities(can: Capabilities) -> dict[str, Any]:
+    return StoreCapabilities(
+        metrics=sorted(can.metrics),
+        max_dimension=can.max_dimension,
+        max_batch_records=can.max_batch_records,
+        max_batch_bytes=can.max_batch_bytes,
+        aliases=can.aliases,
+        counts_in_listing=can.counts_in_listing,
+    ).dump()
+
+
+async def reconcile(context: Context, store: VectorStore) -> Outcome:
+    """One pass: credentials → probe where something changed → listing → the indexes that differ are woken."""
+    key = Key("VectorStore", *store.key)
+    if store.deleting:
+        return await _finalize(context, key, store)
+    await add_finalizer(context, key, store.metadata)
+    status: Status = {
+        name: value
+        for name, value in store.status.dump().items()
+        if name in ("version", "backendId", "capabilities", "indexes", "endpoint", "credentialsVersion")
+    }
+    interval = jittered(probe_interval(store))
+    was_ready = is_true(context_status(context, key), "Ready")
+    references: list[Reference] = []
+    try:
+        connection = await store_connection(context, key, store.spec, references)
+        status["provider"] = connection.provider
+        before = context.sessions.get(key)
+        session = await context.sessions.open(key, connection_digest(connection), connection)
+        listing = await session.refresh()
+        _check_backend(context, key, store, session, listing)
+    except VectorwrightError as error:
+        metrics.STORE_PROBES.labels(str(status.get("provider", "unknown")), "failure").inc()
+        metrics.STORE_UP.set(*store.key, 0)
+        if (known := context.sessions.get(key)) is not None:
+            known.healthy = False
+        outcome = failed(error, status)
+        outcome.status["throttled"] = isinstance(error, Retryable) and error.reason == "RateLimited"
+        outcome.requeue_after = interval
+        if was_ready:
+            wake(context, (_index_key(body) for body in dependents(context, key)))
+        return outcome
+    finally:
+        remember_uses(context, key, references)
+    metrics.STORE_PROBES.labels(connection.provider, "success").inc()
+    metrics.STORE_UP.set(*store.key, 1)
+    metrics.STORE_INDEXES.set(*store.key, len(listing))
+    changed = before is not session or not was_ready
+    wake(context, _differing(context, key, session, listing, everything=changed))
+    info = session.info
+    status.update(
+        endpoint=info.endpoint,
+        version=info.version,
+        backendId=info.backend_id,
+        capabilities=_capabilities(info.capabilities),
+        indexes=len(listing),
+        throttled=False,
+        credentialsVersion=_credentials_version(context, references),
+    )
+    message = f"{connection.provider} {info.version} at {info.endpoint} answers"
+    return Outcome(status, ready_conditions(message, synced=False), requeue_after=interval)
+
+
+def context_status(context: Context, key: Key) -> Mapping[str, Any]:
+    """The status of an object as it was last written; empty when there is none."""
+    body = context.cache.get(*key)
+    return (body or {}).get("status") or {}
+
+
+def wake(context: Context, keys: Iterable[Key]) -> None:
+    """Have objects looked at again."""
+    for key in list(keys):
+        context.enqueue(key)
+
+
+def _credentials_version(context: Context, references: Iterable[Reference]) -> str | None:
+    versions = [
+        context.secrets.resource_version(item.namespace, item.name) for item in references if item.kind == "Secret"
+    ]
+    return "-".join(version for version in versions if version) or None
+
+
+def _differing(
+    context: Context,
+    key: Key,
+    session: StoreSession,
+    listing: Mapping[str, IndexDescription],
+    *,
+    everything: bool,
+) -> list[Key]:
+    """The indexes whose description is not what they last saw; all of them where the store itself changed."""
+    found = []
+    for body in dependents(context, key):
+        index = _index_key(body)
+        if everything or index not in context.last_seen:
+            found.append(index)
+            continue
+        seen = context.last_seen[index]
+        if seen is None:
+            name = body.get("status", {}).get("physicalName")
+            if name in listing or session.aliases.get(body["spec"].get("indexName") or body["metadata"]["name"]):
+                found.append(index)
+        elif listing.get(seen.name) != seen:
+            found.append(index)
+    return found
+
+
+def _check_backend(
+    context: Context,
+    key: Key,
+    store: VectorStore,
+    session: StoreSession,
+    listing: Mapping[str, IndexDescription],
+) -> None:
+    """A store that points at another backend is not taken for an empty new world.
+
+    The new one is accepted when no index was recorded on the old, when every recorded index is found there (the same
+    backend behind another address), or when a person names it in the annotation. Raises Terminal (``BackendChanged``).
+    """
+    known, found = store.status.backend_id, session.info.backend_id
+    if known is None or known == found or store.metadata.annotations.get(ANNOTATION_ACCEPT_BACKEND) == found:
+        return
+    missing = [
+        body["metadata"]["name"]
+        for body in dependents(context, key)
+        if (recorded := body.get("status", {}).get("incarnation")) is not None
+        and recorded not in {item.incarnation for item in listing.values()}
+    ]
+    if missing:
+        raise Terminal(
+            f"another backend answers at {session.info.endpoint} (id {found}, before {known}), without the indexes of "
+            f"{', '.join(sorted(missing)[:5])}: point the store back, or accept the new one with the annotation "
+            f"{ANNOTATION_ACCEPT_BACKEND}={found}",
+            reason="BackendChanged",
+        )
+
+
+async def _finalize(context: Context, key: Key, store: VectorStore) -> Outcome:
+    """Let go of the store once no index needs it any more to be deleted or released."""
+    if FINALIZER not in store.metadata.finalizers:
+        await context.sessions.close(key)
+        return Outcome()
+    needing = []
+    for body in dependents(context, key):
+        index = VectorIndex.model_validate(body)
+        owns = FINALIZER in index.metadata.finalizers
+        if owns and (index.deleting or index.spec.deletion_policy is DeletionPolicy.DELETE):
+            needing.append(index.metadata.name)
+    released = store.metadata.annotations.get(ANNOTATION_RELEASE) == "true"
+    if needing and not released:
+        message = (
+            f"kept until VectorIndex {', '.join(sorted(needing)[:5])} is deleted, which needs this store; "
+            f"let go at once with the annotation {ANNOTATION_RELEASE}=true"
+        )
+        conditions = waiting_conditions("InUse", message)
+        if context.sessions.get(key) is not None:
+            # The indexes are finalized through this store: to them it is as ready as it was.
+            conditions[0] = ConditionState("Ready", "True", "InUse", message)
+        return Outcome(store.status.dump(), conditions)
+    await remove_finalizer(context, key, store.metadata)
+    await context.sessions.close(key)
+    remember_uses(context, key, [])
+    metrics.forget(*key)
+    return Outcome()
