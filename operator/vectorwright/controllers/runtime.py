@@ -17,10 +17,11 @@ import kopf
 from vectorwright.api.v1alpha1.common import GROUP, VERSION
 from vectorwright.errors import NotFound, Retryable, Terminal, VectorwrightError
 from vectorwright.kube import resources
-from vectorwright.kube.client import Guard, KubeClient
+from vectorwright.kube.client import KubeClient
 from vectorwright.kube.connection import KubeConnection
 from vectorwright.kube.events import EventRecorder
 from vectorwright.kube.session import open_session
+from vectorwright.kube.tenure import tenure_guard
 from vectorwright.kube.watched import WatchedObjects
 from vectorwright.reconcile.cache import Key, ObjectCache
 from vectorwright.reconcile.context import Context
@@ -54,10 +55,9 @@ async def run(
     connection: KubeConnection,
     heartbeat: Callable[[], None],
     stop: asyncio.Event,
-    guard: Guard | None = None,
 ) -> None:
     """Reconcile until ``stop`` is set. Raises Terminal when the cluster does not let the operator work."""
-    client = KubeClient(connection, guard)
+    client = KubeClient(connection, tenure_guard)
     beating = asyncio.create_task(_beat(heartbeat), name="heartbeat")
     try:
         installation = await _when_reachable(lambda: _installation(settings, client), stop)

@@ -127,7 +127,7 @@ class WatchedObjects:
                 watch.listed.set()
 
     def _take(self, key: tuple[str, str], watch: _Watch, item: Object | None) -> None:
-        data = None if item is None else _data_of(item, self._resource)
+        data = None if item is None else data_of(item, self._resource)
         watch.resource_version = "" if item is None else str((item.get("metadata") or {}).get("resourceVersion") or "")
         if not watch.listed.is_set():
             watch.data = data
@@ -152,7 +152,7 @@ class WatchedObjects:
         return error
 
 
-def _data_of(item: Object, resource: ResourceType) -> Data:
+def data_of(item: Object, resource: ResourceType) -> Data:
     """The decoded values. What is not base64 cannot come from an API server and is left out."""
     encoded: dict[str, Any] = (item.get("data") if resource == SECRETS else item.get("binaryData")) or {}
     data: Data = {}

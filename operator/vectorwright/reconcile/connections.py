@@ -6,6 +6,8 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
@@ -16,11 +18,48 @@ from vectorwright.observability.logs import register_secret
 from vectorwright.stores.registry import Connection, StoreCredentials, TlsSettings
 
 from .cache import Key
-from .context import Context
+
+if TYPE_CHECKING:
+    from .context import Context
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_CONCURRENCY = 8
 CA_KEY = "ca.crt"
+
+
+class DataSource(Protocol):
+    """Where the data of Secrets, or of ConfigMaps, comes from."""
+
+    async def get(self, namespace: str, name: str) -> dict[str, bytes] | None:
+        """The data of one object; None when it does not exist."""
+        ...
+
+
+class LocalSockets(Protocol):
+    """Where stores that run beside the operator listen."""
+
+    async def socket(self, path: str | None) -> Path:
+        """The Unix socket of the server that owns ``path``; None means the store in memory."""
+        ...
+
+
+class Credentialed(Protocol):
+    """Whoever can read credentials: the operator through its watches, a command through single requests."""
+
+    @property
+    def secrets(self) -> DataSource:
+        """Secrets."""
+        ...
+
+    @property
+    def config_maps(self) -> DataSource:
+        """ConfigMaps."""
+        ...
+
+    @property
+    def local_stores(self) -> LocalSockets | None:
+        """Stores beside the operator, where there are any."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +71,7 @@ class Reference:
     name: str
 
 
-async def read_data(context: Context, reference: Reference) -> Mapping[str, bytes]:
+async def read_data(context: Credentialed, reference: Reference) -> Mapping[str, bytes]:
     """What a Secret or ConfigMap holds. Raises Terminal (``SecretNotFound``, ``ConfigMapNotFound``), Retryable."""
     watched = context.secrets if reference.kind == "Secret" else context.config_maps
     data = await watched.get(reference.namespace, reference.name)
@@ -67,7 +106,7 @@ def _text(data: Mapping[str, bytes], key: str, reference: Reference) -> str:
 
 
 async def read_credentials(
-    context: Context, namespace: str, credentials: Credentials | None, used: list[Reference]
+    context: Credentialed, namespace: str, credentials: Credentials | None, used: list[Reference]
 ) -> StoreCredentials:
     """What the Secret holds: each key that is named must be there; of the usual ones, those that are.
 
@@ -99,7 +138,7 @@ async def read_credentials(
     return StoreCredentials(**values)
 
 
-async def read_tls(context: Context, namespace: str, tls: Tls | None, used: list[Reference]) -> TlsSettings:
+async def read_tls(context: Credentialed, namespace: str, tls: Tls | None, used: list[Reference]) -> TlsSettings:
     """The TLS settings with the certificate authorities read. ``used`` and errors as :func:`read_credentials`."""
     if tls is None:
         return TlsSettings()
@@ -121,7 +160,7 @@ def remember_uses(context: Context, key: Key, references: list[Reference]) -> No
         context.uses.pop(key, None)
 
 
-async def _provider_settings(context: Context, spec: VectorStoreSpec) -> dict[str, object]:
+async def _provider_settings(context: Credentialed, spec: VectorStoreSpec) -> dict[str, object]:
     """The provider's block as JSON, with stores that run beside the operator resolved to their socket."""
     provider = spec.provider
     block = getattr(spec, provider).dump()
@@ -138,7 +177,7 @@ async def _provider_settings(context: Context, spec: VectorStoreSpec) -> dict[st
 
 
 async def store_connection(
-    context: Context, key: Key, spec: VectorStoreSpec, used: list[Reference], *, data: bool = False
+    context: Credentialed, key: Key, spec: VectorStoreSpec, used: list[Reference], *, data: bool = False
 ) -> Connection:
     """How to open a store with its control credentials, or (``data``) with those for workers.
 
