@@ -1,4 +1,4 @@
-"""``make test``: prepare what the tests need, run pytest with the given arguments, and leave nothing behind.
+"""``make test``: run pytest with the given arguments, and leave nothing behind.
 
 Every run has a temporary directory and a mark of its own, so that several can run side by side.
 """
@@ -15,9 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from deploy.devcluster import ClusterError, prepare
-from deploy.devcluster.processes import Identity, ProcessError
-from scripts.steps import BIN, CHECKOUT, Steps, progress
+from deploy.devcluster.processes import Identity
+from scripts.steps import BIN, CHECKOUT, Steps
 
 _MARK = "VECTORWRIGHT_TEST_RUN"
 _ENDING_SECONDS = 15.0
@@ -25,14 +24,12 @@ _ENDING_SECONDS = 15.0
 
 
 def main(arguments: list[str]) -> int:
-    steps = Steps(3)
+    steps = Steps(2)
     mark = secrets.token_hex(8)
     temporary = Path(tempfile.mkdtemp(prefix="vectorwright-test-"))
     # Servers that refuse to run as root run as another user, who must be able to pass through here.
     temporary.chmod(0o711)
     try:
-        with steps.step("control plane for the tests"):
-            _prepare(arguments)
         with steps.step(f"pytest {' '.join(arguments)}".rstrip()):
             status = _pytest(arguments, {**os.environ, _MARK: mark, "TMPDIR": str(temporary)})
     finally:
@@ -44,18 +41,6 @@ def main(arguments: list[str]) -> int:
         status = status or 1
     steps.end("tests passed" if status == 0 else f"tests FAILED (status {status})")
     return status
-
-
-def _prepare(arguments: list[str]) -> None:
-    """Build now what a test would otherwise wait for. A run of chosen tests may not need it: it builds on demand."""
-    if arguments:
-        progress("built when a chosen test asks for it")
-        return
-    try:
-        prepare(progress)
-    except (ClusterError, ProcessError) as error:
-        progress(f"{error}")
-        progress("going on: the tests that need a cluster will fail")
 
 
 def _pytest(arguments: list[str], environment: dict[str, str]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +35,3 @@ class Steps:
 def succeeds(command: list[str | Path]) -> bool:
     """Run a command in the checkout, its output on the screen."""
     return subprocess.run(command, cwd=CHECKOUT, check=False).returncode == 0
-
-
-def progress(message: str) -> None:
-    print(f"    {message}", file=sys.stdout, flush=True)

@@ -20,6 +20,9 @@ from deploy.devcluster.processes import ManagedProcess, log_tail
 Progress = Callable[[str], None]
 
 SOURCE = Path(__file__).with_name("controlplane")
+GO_PLACES = ("/usr/local/go/bin", "/usr/lib/go/bin")
+"""Where installers put Go without adding it to PATH."""
+
 _SOURCES = ("go.mod", "go.sum", "main.go")
 _VERSION_PACKAGE = "k8s.io/component-base/version"
 _OLDEST_THAT_READS_GO_MOD = (1, 21)
@@ -57,7 +60,7 @@ def find_go() -> GoToolchain:
     """The installed Go. Raises ClusterError, with what to install, when there is none or it is too old."""
     needed = needed_go()
     advice = _INSTALL_GO.format(needed=".".join(needed.split(".")[:2]))
-    places = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/go/bin", "/usr/lib/go/bin"])
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), *GO_PLACES])
     command = shutil.which("go", path=places)
     if command is None:
         raise ClusterError(f"no cluster to run on: no Go toolchain and no Docker with kind was found. {advice}")

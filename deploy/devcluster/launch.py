@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -104,15 +105,20 @@ def _from_context(context: str, name: str, directory: Path, progress: Progress) 
 
 def _from_kind(name: str, directory: Path, progress: Progress) -> Cluster:
     command = _any_kubectl(progress)
-    guard = kind.create(f"vectorwright-{name}"[:50], directory, progress=progress)
-    return Cluster(
-        name=name,
-        source="kind",
-        directory=directory,
-        kubeconfig_file=directory / "kubeconfig",
-        kubectl_command=command,
-        processes=[guard],
-    )
+    label = re.sub(r"[^a-z0-9]+", "-", f"vectorwright-{name.removeprefix('vectorwright-')}")
+    guard = kind.create(label[:50].strip("-"), directory, progress=progress)
+    try:
+        return Cluster(
+            name=name,
+            source="kind",
+            directory=directory,
+            kubeconfig_file=directory / "kubeconfig",
+            kubectl_command=command,
+            processes=[guard],
+        )
+    except BaseException:
+        guard.stop()
+        raise
 
 
 def _from_envtest(assets: Path, name: str, directory: Path, progress: Progress) -> Cluster:

@@ -31,11 +31,17 @@ spec:
 """
 
 
+@pytest.fixture(autouse=True)
+def _own_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the session was told about its cluster is not meant for the clusters that are started here."""
+    for name in ("CONTEXT", "NAME", "NODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def launcher(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "deploy.devcluster", *arguments]
-    clean = {key: value for key, value in os.environ.items() if key not in {"NAME", "CONTEXT", "NODE"}}
     return subprocess.run(
-        command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=400, check=False
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=400, check=False
     )
 
 

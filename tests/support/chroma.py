@@ -22,8 +22,9 @@ StartChroma = Callable[..., "ChromaServer"]
 class ChromaServer:
     """A Chroma server that keeps its data in ``directory``; it can be stopped and started again on the same port."""
 
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path, port: int, remove: Path | None = None) -> None:
         self.directory = directory
+        self._remove = remove
         self.host = "127.0.0.1"
         self.port = port
         self._process: ManagedProcess | None = None
@@ -59,6 +60,7 @@ class ChromaServer:
             log=self.directory.with_name(self.directory.name + ".log"),
             env={**os.environ, "ANONYMIZED_TELEMETRY": "False"},
             grace=3,
+            remove=self._remove,
         )
         try:
             wait_for(self._answers, what=f"Chroma on {self.url}", timeout=_START_SECONDS, process=process)
@@ -85,11 +87,14 @@ class ChromaServer:
         self._process = None
 
 
-def start_chroma_server(directory: Path, port: int | None = None) -> ChromaServer:
-    """A running server on ``port``, or on a free one."""
+def start_chroma_server(directory: Path, port: int | None = None, *, remove: Path | None = None) -> ChromaServer:
+    """A running server on ``port``, or on a free one.
+
+    ``remove`` is a directory to delete should this process die without stopping the server.
+    """
 
     def begin(port: int) -> ChromaServer:
-        server = ChromaServer(directory, port)
+        server = ChromaServer(directory, port, remove)
         server.start()
         return server
 
@@ -101,7 +106,7 @@ def start_chroma_server(directory: Path, port: int | None = None) -> ChromaServe
 def chroma_server() -> Iterator[ChromaServer]:
     """One server for the whole session: use collection names of your own, and do not stop it (see ``start_chroma``)."""
     base = Path(tempfile.mkdtemp(prefix="vectorwright-chroma-"))
-    server = start_chroma_server(base / "data")
+    server = start_chroma_server(base / "data", remove=base)
     yield server
     server.stop()
     shutil.rmtree(base)

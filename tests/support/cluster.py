@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from deploy.devcluster import Cluster, attach, start
+from deploy.devcluster import Cluster, ClusterError, attach, prepare, start
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
+_GIVEN = "VECTORWRIGHT_TEST_KUBECONFIG"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the control plane before the first test needs it: within a test, its time limit would count."""
+    if session.config.option.collectonly or os.environ.get(_GIVEN):
+        return
+    if any("devcluster" in getattr(item, "fixturenames", ()) for item in session.items):
+        with contextlib.suppress(ClusterError):  # the fixture will say it, for the tests that need a cluster
+            prepare(_uncaptured(session.config))
 
 
 @pytest.fixture(scope="session")
 def devcluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster with every right: the one of VECTORWRIGHT_TEST_KUBECONFIG, else one that ends with the session."""
-    given = os.environ.get("VECTORWRIGHT_TEST_KUBECONFIG", "")
+    given = os.environ.get(_GIVEN, "")
     report = _uncaptured(request.config)
     with attach(Path(given), report) if given else start(progress=report) as cluster:
         yield cluster

@@ -98,12 +98,15 @@ class GitServer:
         return GitRepository(self._base / f"{name}.git", f"{self.url}/{name}.git")
 
 
-def start_git_server(base: Path) -> GitServer:
-    """A daemon that serves every repository under ``base``, read-only, on a free port."""
+def start_git_server(base: Path, *, remove: Path | None = None) -> GitServer:
+    """A daemon that serves every repository under ``base``, read-only, on a free port.
+
+    ``remove`` is a directory to delete should this process die without stopping the daemon.
+    """
 
     def begin(port: int) -> GitServer:
         command = ["git", "daemon", "--listen=127.0.0.1", f"--port={port}", f"--base-path={base}", "--export-all"]
-        process = ManagedProcess.start(command, log=base / "daemon.log", env=_environment(), grace=2)
+        process = ManagedProcess.start(command, log=base / "daemon.log", env=_environment(), grace=2, remove=remove)
         try:
             wait_for(lambda: _listens(port), what="git daemon to listen", timeout=20, process=process)
         except BaseException:
@@ -123,7 +126,7 @@ def _listens(port: int) -> bool:
 def git_server() -> Iterator[GitServer]:
     """A git daemon for the whole session; each test makes repositories of its own."""
     base = Path(tempfile.mkdtemp(prefix="vectorwright-git-"))
-    server = start_git_server(base)
+    server = start_git_server(base, remove=base)
     yield server
     server.process.stop()
     shutil.rmtree(base)
