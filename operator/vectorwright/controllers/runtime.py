@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import kopf
 
@@ -26,13 +26,15 @@ from vectorwright.kube.watched import WatchedObjects
 from vectorwright.reconcile.cache import Key, ObjectCache
 from vectorwright.reconcile.context import Context
 from vectorwright.reconcile.job_manifest import RUN_LABEL
-from vectorwright.reconcile.local_stores import LocalStores
 from vectorwright.reconcile.runners import Runners
 from vectorwright.reconcile.sessions import StoreSessions
 from vectorwright.settings import Settings
 
 from . import embeddingmodel, ingestionjob, vectorindex, vectorstore
 from .driver import Driver
+
+if TYPE_CHECKING:
+    from vectorwright.reconcile.local_stores import LocalStores
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ async def _serve(
         ),
         events=EventRecorder(client, "vectorwright-operator"),
         sessions=StoreSessions(),
-        local_stores=LocalStores(settings.local_stores) if settings.local_stores else None,
+        local_stores=_local_stores(settings),
         runners=Runners(settings, client, lambda ns, name: driver.queue.add(Key("IngestionJob", ns, name))),
         enqueue=lambda key: driver.queue.add(key),  # noqa: PLW0108 - the driver comes after the context
         enqueue_after=lambda key, seconds: driver.queue.add_after(key, seconds),  # noqa: PLW0108
@@ -119,6 +121,14 @@ async def _serve(
             await context.local_stores.stop()
         await context.events.close()
         await kopf_session.close()
+
+
+def _local_stores(settings: Settings) -> LocalStores | None:
+    if settings.local_stores is None:
+        return None
+    from vectorwright.reconcile.local_stores import LocalStores  # noqa: PLC0415 - for trials only
+
+    return LocalStores(settings.local_stores)
 
 
 async def _when_reachable(ask: Callable[[], Any], stop: asyncio.Event) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from vectorwright.ingest.embedders.registry import EmbedderInfo
 from vectorwright.ingest.runspec import RunSpec
@@ -14,9 +15,11 @@ from vectorwright.settings import Settings
 from vectorwright.stores.base import IndexDescription
 
 from .cache import Key, ObjectCache
-from .local_stores import LocalStores
-from .runners import Runners
 from .sessions import StoreSessions
+
+if TYPE_CHECKING:
+    from .local_stores import LocalStores
+    from .runners import Runners
 
 
 @dataclass(slots=True)
