@@ -193,6 +193,9 @@ async def _kopf(
     settings: Settings, connection: KubeConnection, driver: Driver, session: Any, stop: asyncio.Event
 ) -> None:
     registry = kopf.OperatorRegistry()
+    if not log.isEnabledFor(logging.DEBUG):
+        # A line for each event that was delivered to the queue says nothing: the queue's own lines do.
+        logging.getLogger("kopf").setLevel(logging.WARNING)
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> Any:

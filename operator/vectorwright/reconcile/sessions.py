@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from vectorwright.errors import NotFound
 from vectorwright.stores.base import IndexDescription, Store, StoreInfo
+from vectorwright.stores.metered import MeteredStore
 from vectorwright.stores.registry import Connection, open_store
 
 from .cache import Key
@@ -100,7 +101,7 @@ class StoreSessions:
             current.info = await current.store.probe()
             current.healthy = True
             return current
-        store = open_store(connection)
+        store = MeteredStore(open_store(connection), connection.provider)
         try:
             info = await store.probe()
         except BaseException:

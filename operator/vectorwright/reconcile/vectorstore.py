@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -95,7 +96,9 @@ async def reconcile(context: Context, store: VectorStore) -> Outcome:
         outcome.status["throttled"] = isinstance(error, Retryable) and error.reason == "RateLimited"
         outcome.requeue_after = interval
         if was_ready:
-            wake(context, (_index_key(body) for body in dependents(context, key)))
+            outcome.once_written = functools.partial(
+                _wake, context, [_index_key(body) for body in dependents(context, key)]
+            )
         return outcome
     finally:
         remember_uses(context, key, references)
@@ -103,7 +106,7 @@ async def reconcile(context: Context, store: VectorStore) -> Outcome:
     metrics.STORE_UP.set(*store.key, 1)
     metrics.STORE_INDEXES.set(*store.key, len(listing))
     changed = before is not session or not was_ready
-    wake(context, _differing(context, key, session, listing, everything=changed))
+    differing = _differing(context, key, session, listing, everything=changed)
     info = session.info
     status.update(
         endpoint=info.endpoint,
@@ -115,7 +118,13 @@ async def reconcile(context: Context, store: VectorStore) -> Outcome:
         credentialsVersion=_credentials_version(context, references),
     )
     message = f"{connection.provider} {info.version} at {info.endpoint} answers"
-    return Outcome(status, ready_conditions(message, synced=False), requeue_after=interval)
+    # The indexes look at this status: they are woken once it is written.
+    return Outcome(
+        status,
+        ready_conditions(message, synced=False),
+        requeue_after=interval,
+        once_written=functools.partial(_wake, context, differing),
+    )
 
 
 def context_status(context: Context, key: Key) -> Mapping[str, Any]:
@@ -124,9 +133,8 @@ def context_status(context: Context, key: Key) -> Mapping[str, Any]:
     return (body or {}).get("status") or {}
 
 
-def wake(context: Context, keys: Iterable[Key]) -> None:
-    """Have objects looked at again."""
-    for key in list(keys):
+async def _wake(context: Context, keys: Iterable[Key]) -> None:
+    for key in keys:
         context.enqueue(key)
 
 
