@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Sequence
 
+import httpx
 import orjson
 
 from vectorwright.errors import BatchRejected, BatchTooLarge, Retryable, Terminal, VectorwrightError
+from vectorwright.stores.http_errors import THROTTLED, retry_after
+from vectorwright.stores.safe_text import safe_text
 
 _LONGEST = 200
 """Characters of a foreign message that are shown."""
 
-_AGAIN = frozenset({408, 409, 425, 429})
+_AGAIN = frozenset({408, 409, 425})
 _CONTENT = frozenset({400, 422})
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to be left alone for, in any of the forms in use; None where it does not."""
-    milliseconds = headers.get("retry-after-ms")
-    value = headers.get("retry-after")
-    try:
-        if milliseconds is not None:
-            return max(0.0, float(milliseconds) / 1000.0)
-        if value is None:
-            return None
-        if value.strip().replace(".", "", 1).isdigit():
-            return float(value)
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - datetime.now(UTC).timestamp())
 
 
 def detail(content: bytes, secret: str | None, fields: Sequence[str] = ("type", "code", "message")) -> str:
@@ -49,21 +33,16 @@ def detail(content: bytes, secret: str | None, fields: Sequence[str] = ("type", 
     for name in fields:
         value = error.get(name)
         if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
-            text = str(value)
-            if secret:
-                text = text.replace(secret, "***")
-            text = "".join(character if character.isprintable() else " " for character in text)
-            parts.append(text[:_LONGEST])
+            parts.append(safe_text(str(value), [secret], _LONGEST))
     return ": ".join(parts)
 
 
-def refusal(
-    status: int, headers: Mapping[str, str], content: bytes, *, where: str, secret: str | None
-) -> VectorwrightError:
+def refusal(response: httpx.Response, content: bytes, *, where: str, secret: str | None) -> VectorwrightError:
     """The error that an answer other than 200 stands for.
 
     401 and 403 are about the credential, 404 about the model; 400, 413 and 422 about the texts; 429 and 5xx pass.
     """
+    status = response.status_code
     # Endpoints repeat parts of a refused key in their message.
     told = detail(content, secret, ("type", "code")) if status in (401, 403) else detail(content, secret)
     message = f"{where} answered {status}{': ' + told if told else ''}"
@@ -75,7 +54,8 @@ def refusal(
         return BatchTooLarge(message)
     if status in _CONTENT:
         return BatchRejected(message, reason="EmbeddingRejected")
+    if status in {429, 503}:
+        return Retryable(message, reason=THROTTLED, after=retry_after(response.headers))
     if status in _AGAIN or status >= 500:
-        reason = "RateLimited" if status == 429 else "Unavailable"
-        return Retryable(message, reason=reason, after=retry_after(headers))
-    return Terminal(f"{message}: check openAI.baseUrl", reason="EndpointRefused")
+        return Retryable(message, after=retry_after(response.headers))
+    return Terminal(f"{message}: check openAI.baseUrl", reason="RequestRefused")

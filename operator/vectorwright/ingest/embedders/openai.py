@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +21,9 @@ from vectorwright.api.v1alpha1.embeddingmodel import EmbeddingModelSpec
 from vectorwright.errors import BatchRejected, Retryable, Terminal
 from vectorwright.ingest.contracts import Embedded
 from vectorwright.stores.base import Vectors
+from vectorwright.stores.http_errors import transport_error
+from vectorwright.stores.registry import TlsSettings
+from vectorwright.stores.tls import ssl_context
 
 from .answers import refusal
 from .registry import DEFAULT_BATCH
@@ -68,7 +70,7 @@ class OpenAIEmbedder:
         self._client = httpx.AsyncClient(
             headers={"authorization": f"Bearer {token}"} if token else {},
             timeout=httpx.Timeout(self._seconds, connect=min(10.0, self._seconds)),
-            verify=_tls_context(ca, insecure=bool(tls and tls.insecure_skip_verify)),
+            verify=ssl_context(TlsSettings(ca, insecure_skip_verify=bool(tls and tls.insecure_skip_verify))),
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
             transport=transport,
             trust_env=False,
@@ -77,8 +79,8 @@ class OpenAIEmbedder:
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Vectors of at most ``batch_size`` texts, shape (n, d), in the order of the texts.
 
-        Raises Retryable (``EmbedderBadAnswer``, ``RateLimited``, ``Unavailable``), Terminal (``AccessDenied``,
-        ``ModelNotFound``, ``TlsFailed``), BatchRejected.
+        Raises Retryable (``EmbedderBadAnswer``, ``Throttled``, ``Timeout``, ``Unavailable``), Terminal
+        (``AccessDenied``, ``ModelNotFound``, ``TLSVerificationFailed``), BatchRejected (``EmbeddingRejected``).
         """
         if self._base64 is None:
             try:
@@ -120,21 +122,12 @@ class OpenAIEmbedder:
                     if len(content) > _MAX_ANSWER:
                         raise self._nonsense(f"more than {_MAX_ANSWER:,} bytes")
                 if response.status_code != 200:
-                    raise refusal(
-                        response.status_code, response.headers, bytes(content), where=self._where, secret=self._token
-                    )
+                    raise refusal(response, bytes(content), where=self._where, secret=self._token)
                 return bytes(content)
-        except httpx.TimeoutException:
-            message = f"{self._where} did not answer within {self._seconds:g} s"
-            raise Retryable(message, reason="Unavailable") from None
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            if _is_untrusted(error):
-                message = f"the certificate of {self._where} is not trusted: set tls.caSecret or tls.caConfigMap"
-                raise Terminal(message, reason="TlsFailed") from None
-            message = f"{self._where} cannot be reached: {type(error).__name__}"
-            raise Retryable(message, reason="Unavailable") from None
+        except httpx.HTTPError as error:
+            raise transport_error(error, self._where) from None
         except (httpx.InvalidURL, UnicodeError):
-            raise Terminal(f"openAI.baseUrl is no valid address: {self._endpoint}", reason="InvalidSpec") from None
+            raise Terminal(f"openAI.baseUrl is no valid address: {self._endpoint}") from None
 
     @property
     def _where(self) -> str:
@@ -160,6 +153,8 @@ class OpenAIEmbedder:
             rows[place] = self._vector(item.get("embedding"))
         lengths = {len(row) for row in rows if row is not None}
         if len(lengths) != 1 or 0 in lengths or lengths != {self._dimension or next(iter(lengths))}:
+            # Which of the two answers was wrong is not known: the next one sets the measure again.
+            self._dimension = None
             raise self._nonsense("vectors of different dimensions, or another dimension than before")
         vectors = np.ascontiguousarray(np.stack([row for row in rows if row is not None]), dtype=np.float32)
         if not np.isfinite(vectors).all():
@@ -190,25 +185,3 @@ def _tokens(answer: dict[str, Any]) -> int:
         if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0:
             return tokens
     return 0
-
-
-def _tls_context(ca: str | None, *, insecure: bool) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cadata=ca)
-    except (ssl.SSLError, ValueError):
-        message = "the certificate authorities for the embedding endpoint are no PEM certificates"
-        raise Terminal(message, reason="InvalidCertificateAuthority") from None
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _is_untrusted(error: BaseException) -> bool:
-    """Whether TLS failed because the certificate could not be verified."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return "CERTIFICATE_VERIFY_FAILED" in str(error)

@@ -1,0 +1,116 @@
+"""The writing stage: batches by count and bytes, several in flight, each repeated, halved or bisected as it needs.
+
+An id is in one batch at a time: every id is admitted once a run, and a batch is split and repeated by the one task that
+has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+
+from vectorwright.errors import BatchRejected, BatchTooLarge, Terminal
+from vectorwright.stores.base import RecordBatch
+
+from .batching import batched, spread
+from .context import RunContext
+from .items import Item
+from .verification import Written
+
+DEFAULT_RECORDS = 100
+DEFAULT_WORKERS = 4
+LINGER = 1.0
+"""Seconds that an incomplete batch waits for more: what was embedded for it would be lost with the process."""
+_HOPELESS = 1000
+"""Records refused one by one, before any was taken, after which the store is to blame."""
+
+
+class Writer:
+    """Writes items, and tells their documents."""
+
+    def __init__(self, context: RunContext, written: Written) -> None:
+        self._context = context
+        self._written = written
+        store, batch = context.calls.store, context.spec.batch
+        self._records = min(batch.max_records or DEFAULT_RECORDS, store.capabilities.max_batch_records)
+        self._bytes = min(batch.max_bytes or store.capabilities.max_batch_bytes, store.capabilities.max_batch_bytes)
+        self._workers = batch.workers or DEFAULT_WORKERS
+        self._refused = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Records that may be in flight at a time."""
+        return self._records * self._workers
+
+    async def run(self, source: asyncio.Queue[Item | None]) -> None:
+        """Write everything from ``source``, until a None comes."""
+        batches = batched(
+            source, most=self._records, most_bytes=self._bytes, size=lambda item: item.bytes, linger=LINGER
+        )
+        await spread(batches, self._take, self._workers)
+
+    async def _take(self, items: list[Item]) -> None:
+        mine = await self._not_taken(items)
+        if mine:
+            await self._write(mine)
+
+    async def _not_taken(self, items: list[Item]) -> list[Item]:
+        """Items without those whose own id is a record of somebody else, which must not be overwritten."""
+        context = self._context
+        if context.spec.store.sole_writer:
+            return items
+        unsure = [item.id for item in items if item.own_id and not context.ledger.has_own_id(item.id)]
+        if not unsure:
+            return items
+        found = await context.calls.fetch(unsure, metadata=True)
+        mine = []
+        for item in items:
+            record = found.get(item.id)
+            if record is None or record.metadata.get("vw_source") == context.identity.source:
+                mine.append(item)
+                continue
+            owner = record.metadata.get("vw_source")
+            whose = f"source {owner!r}" if isinstance(owner, str) else "somebody else"
+            context.dead_letters.chunk(item, "IdTaken", f"the index has a record with id {item.id!r} of {whose}")
+            await context.settle(item.document)
+        return mine
+
+    async def _write(self, items: list[Item]) -> None:
+        batch = RecordBatch(
+            [item.id for item in items],
+            np.stack([item.vector for item in items if item.vector is not None]),
+            [item.metadata for item in items],
+            [item.text or None for item in items],
+        )
+        calls = self._context.calls
+        try:
+            await calls.call(lambda: calls.store.upsert(calls.index, batch), size=sum(item.bytes for item in items))
+        except BatchRejected as error:
+            await self._split(items, error)
+        else:
+            await self._wrote(items)
+
+    async def _split(self, items: list[Item], error: BatchRejected) -> None:
+        """Halve what was refused, down to the record to blame."""
+        if len(items) > 1:
+            middle = len(items) // 2
+            await self._write(items[:middle])
+            await self._write(items[middle:])
+            return
+        self._refused += 1
+        if self._refused >= _HOPELESS and not self._context.progress.counts.batches:
+            raise Terminal(f"the store refuses every record: {error.message}", reason="RecordRejected")
+        reason = "RecordTooLarge" if isinstance(error, BatchTooLarge) else error.reason
+        self._context.dead_letters.chunk(items[0], reason, error.message)
+        await self._context.settle(items[0].document)
+
+    async def _wrote(self, items: list[Item]) -> None:
+        context = self._context
+        context.progress.wrote(len(items))
+        for item in items:
+            self._written.add(item.id, replaces=item.own_id and context.ledger.has_own_id(item.id))
+            if item.document.old:
+                item.document.written.append(item.id)
+        for item in items:
+            await context.settle(item.document)
