@@ -1,0 +1,1 @@
+"""What every store must do: one suite, run against the real servers of every provider in ``providers.PROVIDERS``."""
