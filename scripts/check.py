@@ -11,7 +11,7 @@ CHECKS: list[tuple[str, list[str | Path]]] = [
     ("format (make fmt mends it)", [BIN / "ruff", "format", "--check", "--quiet", "."]),
     ("lint", [BIN / "ruff", "check", "--quiet", "."]),
     ("types", [BIN / "mypy"]),
-    ("import contracts", [BIN / "lint-imports"]),
+    ("import contracts", [BIN / "lint-imports", "--no-logo"]),
     ("crds/ agrees with the models (make crds mends it)", [BIN / "vectorwright", "crds", "--check", "--dir", "crds"]),
 ]
 
