@@ -17,7 +17,8 @@ from pydantic import Field
 
 from vectorwright.api.v1alpha1.common import ApiModel
 from vectorwright.api.v1alpha1.embeddingmodel import EmbeddingModelSpec
-from vectorwright.api.v1alpha1.ingestionjob import Batch, Budget, Chunk, Counts, DeadLetter, Parse, Phase, Source, Sync
+from vectorwright.api.v1alpha1.ingestion_source import Source
+from vectorwright.api.v1alpha1.ingestionjob import Batch, Budget, Chunk, Counts, DeadLetter, Parse, Phase, Sync
 
 
 class StoreTarget(ApiModel):

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from vectorwright.api.v1alpha1.common import Credentials, Tls, seconds
 from vectorwright.api.v1alpha1.embeddingmodel import EmbeddingModelSpec
+from vectorwright.api.v1alpha1.ingestion_source import ConfigMapSource
 from vectorwright.api.v1alpha1.ingestionjob import (
     Batch,
     Budget,
     Chunk,
-    ConfigMapSource,
     IngestionJob,
     Parse,
     Sync,

@@ -1,0 +1,1 @@
+"""Benchmarks: each starts what it needs, measures, prints, and writes a JSON report to ``bench/reports``."""
