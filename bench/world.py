@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes
+import urllib3
 from deploy.devcluster import Cluster, start
 from deploy.trial import TrialOperator
 from tests.support.chroma import ChromaServer, start_chroma_server
@@ -96,15 +97,16 @@ class ReadyWatch:
         self._thread.start()
 
     def _follow(self, world: World) -> None:
-        for event in self._watch.stream(
-            world.api.list_namespaced_custom_object, GROUP, VERSION, "default", "vectorindexes"
-        ):
-            now, body = time.perf_counter(), event["object"]
-            name = body["metadata"]["name"]
-            if name not in self.at and ready(body):
-                with self._changed:
-                    self.at[name] = now
-                    self._changed.notify_all()
+        events = self._watch.stream(world.api.list_namespaced_custom_object, GROUP, VERSION, "default", "vectorindexes")
+        # The stream breaks when the API server stops at the end of the benchmark.
+        with contextlib.suppress(urllib3.exceptions.ProtocolError):
+            for event in events:
+                now, body = time.perf_counter(), event["object"]
+                name = body["metadata"]["name"]
+                if name not in self.at and ready(body):
+                    with self._changed:
+                        self.at[name] = now
+                        self._changed.notify_all()
 
     def wait(self, done: Callable[[dict[str, float]], bool], timeout: float) -> None:
         """Return once ``done`` holds of the moments seen. Raises TimeoutError."""

@@ -109,7 +109,7 @@ class Driver:
         outcome: Outcome
         try:
             await self._announce_start(controller, key, body)
-            outcome = await self._reconcile(controller, body)
+            outcome = await self._reconcile(controller, self._context.cache.get(*key) or body)
             await self._write_status(controller, key, outcome)
             if outcome.once_written is not None:
                 await outcome.once_written()
