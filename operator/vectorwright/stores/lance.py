@@ -14,8 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import lancedb
 import numpy as np
@@ -40,6 +39,7 @@ from .lance_files import backend_id, clear_remains, fsync_path, table_names, tab
 from .lance_schema import decode_meta, table_schema
 from .lance_settings import LANCE_CAPABILITIES, check_lance_settings
 from .lance_table import LANCE_ERRORS, LanceTable
+from .no_aliases import StoreWithoutAliases
 from .server_checks import check_definition, check_fields
 
 _OPENING = 8
@@ -73,7 +73,7 @@ def _prepare(root: Path) -> tuple[Path, str]:
     return root, backend_id(root)
 
 
-class LanceStore:
+class LanceStore(StoreWithoutAliases):
     """The store of one folder. Made by :func:`open_lance`."""
 
     capabilities = LANCE_CAPABILITIES
@@ -249,28 +249,8 @@ class LanceStore:
         async for records in self._table(name).scroll(where, vectors=vectors, metadata=metadata, page=page):
             yield records
 
-    async def aliases(self) -> dict[str, str]:
-        """Empty: a folder of tables has no second names."""
-        return {}
-
-    async def set_alias(self, alias: str, index: str) -> None:
-        """Raises Terminal: Lance has no aliases."""
-        raise Terminal(f"alias {alias[:200]!r}: Lance has no aliases", reason="UnsupportedAlias")
-
-    async def delete_alias(self, alias: str) -> None:
-        """Raises Terminal: Lance has no aliases."""
-        raise Terminal(f"alias {alias[:200]!r}: Lance has no aliases", reason="UnsupportedAlias")
-
     async def close(self) -> None:
         """Finish what was accepted, then close. Safe to call twice."""
         await asyncio.gather(*(table.close() for table in self._tables.values()), *self._removals)
         self._tables.clear()
         self._database.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()

@@ -80,6 +80,20 @@ def check_definition(definition: IndexDefinition, capabilities: Capabilities, se
     check_settings(definition.settings, settings)
 
 
+def check_batch_form(batch: RecordBatch, index: str) -> None:
+    """Raise BatchRejected where the lists of a batch are not as many, or its vectors no float32 of shape (n, d)."""
+    vectors, count = batch.vectors, len(batch)
+    if vectors.ndim != 2 or vectors.dtype != np.float32:
+        raise BatchRejected(
+            f"index {index}: vectors must be float32 of shape (n, d), got {vectors.dtype}{vectors.shape}"
+        )
+    if not (count == len(vectors) == len(batch.metadata) == len(batch.texts)):
+        raise BatchRejected(
+            f"index {index}: the batch has {count} ids, {len(vectors)} vectors, {len(batch.metadata)} metadata "
+            f"and {len(batch.texts)} texts; they must be as many",
+        )
+
+
 def check_batch(
     batch: RecordBatch, *, index: str, dimension: int, metric: str, capabilities: Capabilities
 ) -> list[bytes]:
@@ -88,12 +102,8 @@ def check_batch(
     Raises BatchTooLarge (more records or bytes than the store takes at once) or BatchRejected, which names the first
     record to blame.
     """
+    check_batch_form(batch, index)
     count = len(batch)
-    if not (count == len(batch.vectors) == len(batch.metadata) == len(batch.texts)):
-        raise BatchRejected(
-            f"index {index}: the batch has {count} ids, {len(batch.vectors)} vectors, {len(batch.metadata)} metadata "
-            f"and {len(batch.texts)} texts; they must be as many",
-        )
     if count > capabilities.max_batch_records:
         raise BatchTooLarge(
             f"index {index}: {count} records in one write; this store takes {capabilities.max_batch_records}"
@@ -142,10 +152,6 @@ def _check_ids(ids: Sequence[str], index: str) -> None:
 
 def _check_vectors(batch: RecordBatch, index: str, dimension: int, metric: str) -> None:
     vectors = batch.vectors
-    if vectors.ndim != 2 or vectors.dtype != np.float32:
-        raise BatchRejected(
-            f"index {index}: vectors must be float32 of shape (n, d), got {vectors.dtype}{vectors.shape}"
-        )
     if len(vectors) and vectors.shape[1] != dimension:
         raise BatchRejected(
             f"index {index} has dimension {dimension}; the batch has vectors of {vectors.shape[1]}",

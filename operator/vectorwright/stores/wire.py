@@ -11,6 +11,7 @@ metadata) is checked by the stores.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -29,7 +30,7 @@ from vectorwright.errors import (
 )
 
 from .base import Match, Metadata, Record, RecordBatch, Vectors
-from .filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range
+from .filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
 
 MEDIA_TYPE = "application/vnd.vectorwright.frame"
 _PREFIX = struct.Struct("<4sI")
@@ -190,17 +191,26 @@ def encode_matches(matches: Sequence[Match]) -> bytes:
 # --- filters ---------------------------------------------------------------------------------------------------------
 
 
-def encode_filter(where: Filter) -> list[Any]:  # noqa: PLR0911 - one a kind of filter
-    """A filter as a JSON array that begins with the name of its kind."""
+def _checked(value: Scalar | None) -> Scalar | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Terminal("a filter cannot compare with NaN or infinity here", reason="UnsupportedFilter")
+    return value
+
+
+def encode_filter(where: Filter) -> list[Any]:
+    """A filter as a JSON array that begins with the name of its kind.
+
+    Raises Terminal (``UnsupportedFilter``) for numbers that JSON cannot hold.
+    """
     match where:
         case Eq(name, value):
-            return ["eq", name, value]
+            return ["eq", name, _checked(value)]
         case Ne(name, value):
-            return ["ne", name, value]
+            return ["ne", name, _checked(value)]
         case In(name, values):
-            return ["in", name, list(values)]
+            return ["in", name, [_checked(value) for value in values]]
         case Range(name, gt, gte, lt, lte):
-            return ["range", name, gt, gte, lt, lte]
+            return ["range", name, *map(_checked, (gt, gte, lt, lte))]
         case Exists(name):
             return ["exists", name]
         case And(parts):
@@ -222,7 +232,7 @@ class _FilterDecoder:
     def __init__(self) -> None:
         self._nodes = 0
 
-    def decode(self, value: object, depth: int) -> Filter:  # noqa: PLR0911 - one a kind of filter
+    def decode(self, value: object, depth: int) -> Filter:
         self._nodes += 1
         if depth > _MAX_FILTER_DEPTH or self._nodes > _MAX_FILTER_NODES:
             raise WireError(f"its filter is deeper than {_MAX_FILTER_DEPTH} or has more than {_MAX_FILTER_NODES} parts")
