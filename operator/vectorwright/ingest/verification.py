@@ -68,14 +68,12 @@ class Verifier:
         source: str,
         sole_writer: bool,
         looks: Retrier,
-        set_limit: int = SET_LIMIT,
     ) -> None:
         self._calls = calls
         self._ledger = ledger
         self._written = written
         self._source = source
         self._sole_writer = sole_writer
-        self._set_limit = set_limit
         self._looks = looks
 
     async def verify(self) -> str:
@@ -89,7 +87,7 @@ class Verifier:
             # Nothing was written or deleted since the ledger was read from the store: that was the comparison.
             return EXACT
         capabilities = self._calls.store.capabilities
-        if expected <= self._set_limit:
+        if expected <= SET_LIMIT:
             ids = {row.tobytes() for row in live} | {row.tobytes() for row in self._written.digests()}
             await self._looks.call(lambda: self._compare_ids(ids))
             return EXACT

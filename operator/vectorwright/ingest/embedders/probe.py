@@ -67,11 +67,16 @@ def parse_answer(output: bytes, code: int) -> EmbedderInfo:
         raise Retryable(message, reason="ProbeFailed") from None
 
 
+def error_answer(error: VectorwrightError) -> bytes:
+    """An error, as the child writes it."""
+    failed = {"error": error.message, "reason": error.reason, "terminal": not isinstance(error, Retryable)}
+    return orjson.dumps(failed) + b"\n"
+
+
 async def answer_probe(spec: EmbeddingModelSpec) -> bytes:
     """What the child writes: the info, or the error, as one line of JSON."""
     try:
         info = await probe_here(spec, token=None, ca=None)
     except VectorwrightError as error:
-        failed = {"error": error.message, "reason": error.reason, "terminal": not isinstance(error, Retryable)}
-        return orjson.dumps(failed) + b"\n"
+        return error_answer(error)
     return orjson.dumps(asdict(info)) + b"\n"
