@@ -6,6 +6,7 @@ pytest_plugins = [
     "tests.support.git",
     "tests.support.http_files",
     "tests.support.openai",
+    "tests.support.store_server",
     "tests.support.tls",  # before postgres, which imports it: pytest rewrites a plugin's asserts at its first import
     "tests.support.postgres",
 ]

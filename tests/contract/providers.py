@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 from tests.support.chroma import ChromaServer
 from tests.support.postgres import PostgresServer
+from tests.support.store_server import StoreServer
 
 from vectorwright.stores.filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range
 from vectorwright.stores.registry import Connection, StoreCredentials
@@ -132,6 +133,60 @@ class Pgvector(Provider):
         return replace(self.connection(), credentials=StoreCredentials(username=self.server.user, password=SECRET))
 
 
-PROVIDERS: Mapping[str, type[Provider]] = {one.name: one for one in (Chroma,)}
+class _Served(Provider):
+    """Behind a store server, which asks for a token."""
+
+    speaks_http = True
+    checks_credentials = True
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        super().__init__(request)
+        self.server: StoreServer = request.getfixturevalue("store_server")
+
+    def origin(self) -> str:
+        return self.server.url
+
+    def wrong_credentials(self) -> Connection:
+        return replace(self.connection(), credentials=StoreCredentials(token=f"not {SECRET}"))
+
+
+class Lance(_Served):
+    """Over TCP, in a folder of its own."""
+
+    name = "lance"
+    tuned: ClassVar = {"num_partitions": (8, 16)}
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        super().__init__(request)
+        self.folder = f"test-{secrets.token_hex(6)}"
+
+    def connection(self) -> Connection:
+        return self.at(self.server.host, self.server.port)
+
+    def at(self, host: str, port: int) -> Connection:
+        settings = {"server": f"http://{host}:{port}", "path": self.folder}
+        return Connection("lance", settings, credentials=StoreCredentials(token=self.server.token))
+
+
+class Memory(_Served):
+    """Over a socket: one store, emptied before each test."""
+
+    name = "memory"
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        super().__init__(request)
+        self.server.empty_memory()
+
+    def connection(self) -> Connection:
+        return self._connection(f"unix://{self.server.unix}")
+
+    def at(self, host: str, port: int) -> Connection:
+        return self._connection(f"http://{host}:{port}")
+
+    def _connection(self, server: str) -> Connection:
+        return Connection("memory", {"server": server}, credentials=StoreCredentials(token=self.server.token))
+
+
+PROVIDERS: Mapping[str, type[Provider]] = {one.name: one for one in (Chroma, Pgvector, Lance, Memory)}
 HTTP_PROVIDERS = [name for name, provider in PROVIDERS.items() if provider.speaks_http]
 CREDENTIAL_PROVIDERS = [name for name, provider in PROVIDERS.items() if provider.checks_credentials]

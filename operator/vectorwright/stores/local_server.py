@@ -20,8 +20,7 @@ import httpx
 
 from vectorwright.errors import Retryable, Terminal
 
-from .server_hosting import FOLDER_PATTERN
-from .server_run import MAX_SOCKET_PATH
+from .server_hosting import FOLDER_PATTERN, MAX_SOCKET_PATH
 
 _START = 30.0
 """Seconds until it must answer: loading the Lance library takes one, on a machine whose cores are all busy ten."""
@@ -53,8 +52,9 @@ class LocalStoreServers:
     async def socket(self, folder: str | None = None) -> Path:
         """The socket to reach it by; starts it at the first call and waits until it answers.
 
-        ``folder`` is the one that the store is in, relative to the root: checked here, and given to the server with each
-        request (``connection.settings["path"]``). Raises Terminal (``InvalidFolder``), Retryable (``LocalStoreNotReady``).
+        ``folder`` is the one that the store is in, relative to the root: checked here, and told to the server by each
+        request (``connection.settings["path"]``). Raises Terminal (``InvalidFolder``) and Retryable
+        (``LocalStoreNotReady``).
         """
         if folder is not None and not FOLDER_PATTERN.fullmatch(folder):
             raise Terminal(
@@ -115,8 +115,9 @@ class LocalStoreServers:
             await asyncio.sleep(pause)
 
     async def _spawn(self, path: Path) -> Process:
-        command = [sys.executable, "-m", "vectorwright", "store-server", "--unix", path, "--lance", self._root]
-        command += ["--lance-folders", "--memory", "--exit-on-stdin-eof", "--lock-wait", str(_LOCK_WAIT)]
+        command: list[str | Path] = [sys.executable, "-m", "vectorwright", "store-server", "--unix", path]
+        command += ["--lance", self._root, "--lance-folders", "--memory"]
+        command += ["--exit-on-stdin-eof", "--lock-wait", str(_LOCK_WAIT)]
         # Its pipe is the sign of our life: the system closes it whichever way this process ends.
         return await asyncio.create_subprocess_exec(
             *command, stdin=PIPE, stdout=asyncio.subprocess.DEVNULL, start_new_session=True, env=_environment()
@@ -153,7 +154,7 @@ def _private_place() -> Path:
         return place
     place.rmdir()
     raise Terminal(
-        f"the folder for temporary files ({place.parent}) has too long a path for a socket: set TMPDIR to a shorter one",
+        f"the folder for temporary files ({place.parent}) has too long a path for a socket: set TMPDIR to another",
         reason="SocketPathTooLong",
     )
 

@@ -14,6 +14,8 @@ from .base import Store
 from .memory import MemoryStore
 
 FOLDER_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}){0,7}")
+MAX_SOCKET_PATH = 103
+"""Bytes of the path of a socket: what macOS takes; Linux takes 107."""
 _MAX_FOLDERS = 256
 
 

@@ -21,7 +21,7 @@ from vectorwright.errors import Terminal
 from vectorwright.settings import BindAddress
 
 from .server import make_application
-from .server_hosting import Hosted, HostedStores
+from .server_hosting import MAX_SOCKET_PATH, Hosted, HostedStores
 from .server_lock import DirectoryLock
 from .server_tokens import Tokens
 
@@ -153,10 +153,6 @@ def _clear_socket(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
     raise Terminal(f"another process listens on {path}", reason="CannotListen")
-
-
-MAX_SOCKET_PATH = 103
-"""Bytes: what macOS takes; Linux takes 107."""
 
 
 def _tls(settings: ServerSettings) -> ssl.SSLContext | None:

@@ -1,0 +1,134 @@
+"""Real ``vectorwright store-server`` processes on loopback and on a socket."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from deploy.devcluster.processes import ManagedProcess, on_free_port, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+_START_SECONDS = 60.0
+
+StartStoreServer = Callable[..., "StoreServer"]
+
+
+class StoreServer:
+    """A store server with everything on: a memory store, and tables in ``base / "tables"``, all behind ``token``.
+
+    It can be stopped or killed, and started again at the same addresses. With ``folders`` (the default) every folder
+    that a client names is a store of its own, which gives each test an empty one.
+    """
+
+    token = "s3cret-that-never-shows"
+
+    def __init__(self, base: Path, port: int, *, folders: bool = True, flags: tuple[str, ...] = ()) -> None:
+        self.base = base
+        self.tables = base / "tables"
+        self.host, self.port = "127.0.0.1", port
+        self.unix = base / "s"
+        self._folders, self._flags = folders, flags
+        self._process: ManagedProcess | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def process(self) -> ManagedProcess:
+        """The running program. Raises RuntimeError when the server is stopped."""
+        if self._process is None:
+            raise RuntimeError("this store server is stopped")
+        return self._process
+
+    def start(self) -> None:
+        """Start the server (again) and return when it answers. Nothing happens when it runs."""
+        if self._process is not None:
+            return
+        tokens = self.base / "tokens"
+        tokens.write_text(f"{self.token}\n")
+        command: list[str | Path] = [sys.executable, "-m", "vectorwright", "store-server", "--log-format", "text"]
+        command += ["--listen", f"{self.host}:{self.port}", "--unix", self.unix, "--token-file", tokens]
+        command += ["--memory", "--lance", self.tables, *(["--lance-folders"] if self._folders else []), *self._flags]
+        path = os.pathsep.join(filter(None, (str(ROOT / "operator"), os.environ.get("PYTHONPATH"))))
+        process = ManagedProcess.start(
+            command, log=self.base / "log", env={**os.environ, "PYTHONPATH": path}, grace=30, remove=self.base
+        )
+        try:
+            wait_for(self._answers, what=f"store server on {self.url}", timeout=_START_SECONDS, process=process)
+        except BaseException:
+            process.stop()
+            raise
+        self._process = process
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/healthz", timeout=2, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> None:
+        """Stop the server in good order; its tables and addresses stay for ``start()``."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        self.process.kill()
+        self._process = None
+
+    def request(self, method: str, path: str, **arguments: object) -> httpx.Response:
+        """A request with the token."""
+        headers = {"authorization": f"Bearer {self.token}"}
+        return httpx.request(method, f"{self.url}{path}", headers=headers, trust_env=False, timeout=30, **arguments)  # type: ignore[arg-type]
+
+    def empty_memory(self) -> None:
+        """Drop every index of the memory store, and the aliases with them."""
+        for index in self.request("GET", "/v1/memory/indexes").json()["indexes"]:
+            self.request("DELETE", f"/v1/memory/indexes/{index['name']}").raise_for_status()
+
+
+def _begin(**options: object) -> StoreServer:
+    # A short path: that of a socket has at most 103 bytes, and pytest's own folders are longer on some systems.
+    base = Path(tempfile.mkdtemp(prefix="vw-"))
+
+    def begin(port: int) -> StoreServer:
+        server = StoreServer(base, port, **options)  # type: ignore[arg-type]
+        server.start()
+        return server
+
+    return on_free_port(begin)
+
+
+def _finish(server: StoreServer) -> None:
+    server.stop()
+    shutil.rmtree(server.base)
+
+
+@pytest.fixture(scope="session")
+def store_server() -> Iterator[StoreServer]:
+    """One server for the whole session: use a folder of your own, and do not stop it (see ``start_store_server``)."""
+    server = _begin()
+    yield server
+    _finish(server)
+
+
+@pytest.fixture
+def start_store_server() -> Iterator[StartStoreServer]:
+    """``start_store_server(folders=True, flags=())`` starts a server of this test's own, stopped after it."""
+    servers: list[StoreServer] = []
+
+    def begin(**options: object) -> StoreServer:
+        servers.append(_begin(**options))
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        _finish(server)
