@@ -15,8 +15,8 @@ from typing import Any
 import kubernetes
 import urllib3
 from deploy.devcluster import Cluster, start
+from deploy.servers.chroma import ChromaServer, start_chroma_server
 from deploy.trial import TrialOperator
-from tests.support.chroma import ChromaServer, start_chroma_server
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUP, VERSION = "vectorwright.dev", "v1alpha1"
