@@ -11,14 +11,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, runtime_checkable
 
 from .filters import Filter
 
-Vectors = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    # The operator handles no vectors: numpy's 10 MiB are for those who do.
+    import numpy as np
+    import numpy.typing as npt
+
+Vectors: TypeAlias = "npt.NDArray[np.float32]"
 """Shape (n, d), C-contiguous float32."""
 
 MetadataValue = str | int | float | bool | list[str]
