@@ -1,0 +1,70 @@
+"""The rights that ``deploy/kustomize`` gives the operator, as a kubeconfig to run it with."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from deploy.devcluster import Cluster
+
+KUSTOMIZE = Path(__file__).resolve().parents[2] / "deploy" / "kustomize"
+BASE = KUSTOMIZE / "base"
+NAMESPACED = KUSTOMIZE / "overlays" / "namespaced"
+SYSTEM_NAMESPACE = "vectorwright-system"
+SERVICE_ACCOUNT = "vectorwright-operator"
+TOKEN_SECONDS = 3 * 3600
+
+Manifest = dict[str, Any]
+
+
+def render(cluster: Cluster, directory: Path) -> list[Manifest]:
+    """What ``kubectl kustomize DIRECTORY`` makes."""
+    return list(yaml.safe_load_all(cluster.kubectl_run("kustomize", str(directory))))
+
+
+def apply(cluster: Cluster, manifests: list[Manifest]) -> None:
+    """Apply server-side, with every field checked, and wait until the kinds are served."""
+    cluster.kubectl_run(
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--validate=strict",
+        "-f",
+        "-",
+        input=yaml.safe_dump_all(manifests),
+    )
+    definitions = [f"crd/{item['metadata']['name']}" for item in manifests if item["kind"].startswith("CustomResource")]
+    if definitions:
+        cluster.kubectl_run("wait", "--for=condition=Established", "--timeout=60s", *definitions)
+
+
+def service_account_kubeconfig(cluster: Cluster, directory: Path, *, kustomization: Path = BASE) -> Path:
+    """Apply a kustomization but for its Deployment, and write a kubeconfig of the operator's ServiceAccount.
+
+    The operator that the test runs itself takes the Deployment's place. The kubeconfig's namespace is the operator's
+    own, as it is in a pod; its token is good for :data:`TOKEN_SECONDS`. Raises KubectlError when the API server refuses
+    something.
+    """
+    apply(cluster, [item for item in render(cluster, kustomization) if item["kind"] != "Deployment"])
+    token = cluster.kubectl_run(
+        "create", "token", SERVICE_ACCOUNT, "-n", SYSTEM_NAMESPACE, f"--duration={TOKEN_SECONDS}s"
+    ).strip()
+    server: Manifest = {"server": cluster.server}
+    if cluster.ca_file is not None:
+        server["certificate-authority-data"] = base64.b64encode(cluster.ca_file.read_bytes()).decode()
+    context = {"cluster": "c", "user": SERVICE_ACCOUNT, "namespace": SYSTEM_NAMESPACE}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": server}],
+        "users": [{"name": SERVICE_ACCOUNT, "user": {"token": token}}],
+        "contexts": [{"name": SERVICE_ACCOUNT, "context": context}],
+        "current-context": SERVICE_ACCOUNT,
+    }
+    path = directory / f"{SERVICE_ACCOUNT}.kubeconfig"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        yaml.safe_dump(document, file, sort_keys=False)
+    return path
