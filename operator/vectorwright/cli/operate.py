@@ -59,10 +59,10 @@ def _parent(settings: Settings, connection: KubeConnection, command_line: list[s
 
 
 def _child(settings: Settings, connection: KubeConnection, parent: int) -> int:
-    from .supervision.tether import NoParentError, die_with_parent  # noqa: PLC0415
+    from .supervision.tether import NoParentError, check_parent  # noqa: PLC0415
 
     try:
-        die_with_parent(parent)
+        check_parent(parent)
         from vectorwright.controllers import runtime  # noqa: PLC0415
 
         from .supervision.work import work  # noqa: PLC0415

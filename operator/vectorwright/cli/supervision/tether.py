@@ -1,12 +1,14 @@
 """The child's end of what ties it to its parent: it dies with the parent, and it dies with the lease.
 
-Three things see to that, each for a case that the others miss:
+Two things see to that:
 
 - a thread reads what the parent says over a socket pair: the newest deadline, a wish for metrics, the order to stop.
-  The end of the stream means that the parent is gone;
-- a kernel timer (SIGALRM, default action) set to the deadline kills the process even while Python itself hangs, or as
-  the first thing when a frozen process is thawed;
-- ``PR_SET_PDEATHSIG`` kills it in the moment its parent dies (Linux).
+  The end of the stream means that the parent is gone: the whole process group is killed;
+- a kernel timer (SIGALRM, default action), wound up with each word of the parent, kills the process at the deadline
+  even while the interpreter itself hangs, and as the first thing when a frozen process is thawed too late.
+
+``PR_SET_PDEATHSIG`` would be a few milliseconds faster than the thread, and that is its fault: it kills this process
+before the thread can kill what this process started.
 
 Lines from the parent: ``lease SECONDS`` (a deadline on :func:`vectorwright.kube.clock.now`, or ``inf``), ``metrics``,
 ``stop``. Lines to it: ``beat SECONDS`` (when the event loop last turned, once it has) for each ``lease``, and
@@ -16,12 +18,9 @@ Lines from the parent: ``lease SECONDS`` (a deadline on :func:`vectorwright.kube
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import math
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,7 +29,8 @@ from typing import NoReturn
 from vectorwright.kube import clock
 from vectorwright.kube.tenure import Tenure
 
-_PR_SET_PDEATHSIG = 1
+SILENCE_S = 45.0
+"""A parent speaks every second, and ends a child that hangs for 30 s itself: after this long, nobody is in control."""
 _FIRST_WORD_S = 10.0
 _POLL_S = 1.0
 _SEND_S = 5.0
@@ -40,14 +40,8 @@ class NoParentError(Exception):
     """The process was started as a child but has no parent that speaks to it."""
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process in the moment that ``parent`` (a process id) dies, on Linux.
-
-    Raises NoParentError when it is dead already.
-    """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def check_parent(parent: int) -> None:
+    """Raise NoParentError when ``parent`` (a process id) is no longer the parent of this process."""
     if os.getppid() != parent:
         raise NoParentError("the parent process is gone")
 
@@ -139,8 +133,7 @@ class Tether:
 
     def _extend(self, deadline: float) -> None:
         self._tenure.set_deadline(deadline)
-        left = 0.0 if math.isinf(deadline) else max(0.001, deadline - clock.now())
-        signal.setitimer(signal.ITIMER_REAL, left)
+        signal.setitimer(signal.ITIMER_REAL, min(SILENCE_S, max(0.001, deadline - clock.now())))
 
     def _send(self, data: bytes) -> None:
         self._channel.settimeout(_SEND_S)
