@@ -35,7 +35,7 @@ from .driver import Driver
 from .slim_kopf import kopf
 
 if TYPE_CHECKING:
-    from vectorwright.reconcile.local_stores import LocalStores
+    from vectorwright.stores.local_server import LocalStoreServers
 
 log = logging.getLogger(__name__)
 
@@ -124,12 +124,12 @@ async def _serve(
         await kopf_session.close()
 
 
-def _local_stores(settings: Settings) -> LocalStores | None:
+def _local_stores(settings: Settings) -> LocalStoreServers | None:
     if settings.local_stores is None:
         return None
-    from vectorwright.reconcile.local_stores import LocalStores  # noqa: PLC0415 - for trials only
+    from vectorwright.stores.local_server import LocalStoreServers  # noqa: PLC0415 - for trials only
 
-    return LocalStores(settings.local_stores)
+    return LocalStoreServers(settings.local_stores)
 
 
 async def _when_reachable(ask: Callable[[], Any], stop: asyncio.Event) -> Any:

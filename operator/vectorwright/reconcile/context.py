@@ -18,7 +18,8 @@ from .cache import Key, ObjectCache
 from .sessions import StoreSessions
 
 if TYPE_CHECKING:
-    from .local_stores import LocalStores
+    from vectorwright.stores.local_server import LocalStoreServers
+
     from .runners import Runners
 
 
@@ -35,7 +36,7 @@ class Context:
     config_maps: WatchedObjects
     events: EventRecorder
     sessions: StoreSessions
-    local_stores: LocalStores | None
+    local_stores: LocalStoreServers | None
     runners: Runners
     enqueue: Callable[[Key], None]
     enqueue_after: Callable[[Key, float], None]

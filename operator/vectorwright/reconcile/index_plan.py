@@ -55,7 +55,8 @@ class ObservedIndex:
     known_incarnation: str | None = None
     """The incarnation that status or an earlier pass recorded."""
     known_backend_id: str | None = None
-    known_adopted: bool = False
+    known_owned: bool = False
+    """Whether that incarnation was made or adopted by this resource. One that was only observed is nobody's proof."""
     owner_annotation: OwnershipMark | None = None
     """The ownership mark, for stores that have no place for one."""
     claimant: str | None = None
@@ -200,7 +201,7 @@ def check_capabilities(desired: DesiredIndex, observed: ObservedIndex) -> Refusa
 
 def check_backend(desired: DesiredIndex, observed: ObservedIndex) -> Refusal | None:
     """The store is still the one that holds this index."""
-    if observed.known_backend_id is None or observed.known_backend_id == observed.backend_id:
+    if observed.known_backend_id in (None, observed.backend_id) or not observed.capabilities.durable:
         return None
     if observed.description is not None and observed.description.incarnation == observed.known_incarnation:
         return None  # the very same index: the backend only changed its address
@@ -241,7 +242,9 @@ def _ours(desired: DesiredIndex, observed: ObservedIndex) -> bool:
     if found is None:
         return False
     mark = found.mark if observed.capabilities.marks else observed.owner_annotation
-    return mark == desired.definition.mark or (mark is None and found.incarnation == observed.known_incarnation)
+    return mark == desired.definition.mark or (
+        mark is None and observed.known_owned and found.incarnation == observed.known_incarnation
+    )
 
 
 def check_owner(desired: DesiredIndex, observed: ObservedIndex) -> Refusal | None:
@@ -258,7 +261,7 @@ def check_owner(desired: DesiredIndex, observed: ObservedIndex) -> Refusal | Non
         )
     if desired.adoption_policy is AdoptionPolicy.IF_MATCHING:
         return None
-    if observed.known_incarnation is not None:
+    if observed.known_incarnation not in (None, found.incarnation):
         return _conflict(
             "IndexReplaced",
             f"index {found.name} was replaced in the store by another one of the same name: nothing was touched; set "
@@ -295,7 +298,9 @@ def check_shape(desired: DesiredIndex, observed: ObservedIndex) -> Refusal | Non
 def check_model(desired: DesiredIndex, observed: ObservedIndex) -> Refusal | None:
     """The vectors that are there were made by the spec's embedding model."""
     found, want = observed.description, desired.definition.model_fingerprint
-    if found is None or want is None or found.model_fingerprint in (None, want) or found.count == 0:
+    if found is None or want is None or found.model_fingerprint in (None, want):
+        return None
+    if found.count == 0 and found.count_exact:
         return None
     return _conflict(
         "ModelMismatch",

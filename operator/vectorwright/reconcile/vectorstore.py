@@ -16,7 +16,7 @@ from vectorwright.api.v1alpha1.common import (
 from vectorwright.api.v1alpha1.vectorindex import DeletionPolicy, VectorIndex
 from vectorwright.api.v1alpha1.vectorstore import StoreCapabilities, VectorStore
 from vectorwright.errors import Retryable, Terminal, VectorwrightError
-from vectorwright.kube.status import ConditionState, is_true
+from vectorwright.kube.status import ConditionState, condition
 from vectorwright.observability import metrics
 from vectorwright.stores.base import Capabilities, IndexDescription
 
@@ -78,7 +78,8 @@ async def reconcile(context: Context, store: VectorStore) -> Outcome:
         if name in ("version", "backendId", "capabilities", "indexes", "endpoint", "credentialsVersion")
     }
     interval = jittered(probe_interval(store))
-    was_ready = is_true(context_status(context, key), "Ready")
+    told = condition(context_status(context, key), "Ready") or {}
+    was_ready = told.get("status") == "True"
     references: list[Reference] = []
     try:
         connection = await store_connection(context, key, store.spec, references)
@@ -95,7 +96,8 @@ async def reconcile(context: Context, store: VectorStore) -> Outcome:
         outcome = failed(error, status)
         outcome.status["throttled"] = isinstance(error, Retryable) and error.reason == "RateLimited"
         outcome.requeue_after = interval
-        if was_ready:
+        if was_ready or told.get("message") != error.message:
+            # The indexes repeat why they have to wait.
             outcome.once_written = functools.partial(
                 _wake, context, [_index_key(body) for body in dependents(context, key)]
             )
@@ -165,9 +167,18 @@ def _differing(
             name = body.get("status", {}).get("physicalName")
             if name in listing or session.aliases.get(body["spec"].get("indexName") or body["metadata"]["name"]):
                 found.append(index)
-        elif listing.get(seen.name) != seen:
+        elif listing.get(seen.name) != seen or _alias_moved(context, session, body):
             found.append(index)
     return found
+
+
+def _alias_moved(context: Context, session: StoreSession, body: Mapping[str, Any]) -> bool:
+    """Whether the name that clients use no longer leads to the index, and we are to put that right."""
+    status, spec = body.get("status") or {}, body.get("spec") or {}
+    if context.settings.read_only or spec.get("managementPolicy") == "Observe":
+        return False
+    name, physical = status.get("indexName"), status.get("physicalName")
+    return name != physical and session.aliases.get(str(name)) != physical
 
 
 def _check_backend(
@@ -183,6 +194,8 @@ def _check_backend(
     backend behind another address), or when a person names it in the annotation. Raises Terminal (``BackendChanged``).
     """
     known, found = store.status.backend_id, session.info.backend_id
+    if not session.info.capabilities.durable:
+        return  # a store in memory is another one after each restart: its indexes are lost, each by its own policy
     if known is None or known == found or store.metadata.annotations.get(ANNOTATION_ACCEPT_BACKEND) == found:
         return
     missing = [
