@@ -95,7 +95,9 @@ def _waited(index: VectorIndex) -> float:
 def _is_ours(context: Context, index: VectorIndex, found: IndexDescription) -> bool:
     """Whether this resource made or adopted the very index that is there: else it is not touched."""
     mine = OwnershipMark(context.installation, index.metadata.namespace, index.metadata.name)
-    return found.mark == mine or (found.mark is None and found.incarnation == index.status.incarnation)
+    return found.mark == mine or (
+        found.mark is None and index.status.adopted is not None and found.incarnation == index.status.incarnation
+    )
 
 
 async def _without_store(context: Context, key: Key, index: VectorIndex, name: str) -> Outcome:

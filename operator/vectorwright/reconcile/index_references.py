@@ -29,6 +29,12 @@ class References:
     fingerprint: str | None = None
 
 
+class StoreNotOpened(Retryable):
+    """The store was ready to the process before this one, which has not asked it yet: nothing new is known."""
+
+    default_reason = "StoreNotReady"
+
+
 def snake(name: str) -> str:
     """camelCase → snake_case, as store settings are named."""
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
@@ -65,6 +71,8 @@ def resolve_store(context: Context, index: VectorIndex) -> tuple[str, StoreSessi
         )
     status = body.get("status") or {}
     session = context.sessions.get(key)
+    if session is None and is_true(status, "Ready"):
+        raise StoreNotOpened(f"VectorStore {key.name} is not ready: the operator has just started")
     if session is None or not is_true(status, "Ready"):
         why = (condition(status, "Ready") or {}).get("message") or "it was not reached yet"
         raise Retryable(f"VectorStore {key.name} is not ready: {why}", reason="StoreNotReady")

@@ -56,7 +56,7 @@ async def report(
         backendId=references.session.info.backend_id,
         vectors=vectors,
         vectorsExact=exact,
-        adopted=bool(index.status.adopted) or any(isinstance(action, AdoptIndex) for action in todo.actions),
+        adopted=_adopted(index, desired, todo),
         driftedFields=len(pending),
     )
     if pending:
@@ -73,7 +73,14 @@ async def report(
         status["lastIngestedAt"] = max(fresh, str(status.get("lastIngestedAt") or ""))
     metrics.INDEX_VECTORS.set(*index.key, vectors, store=index.spec.store_ref.name)
     metrics.DRIFT_FIELDS.set(*index.key, len(pending), store=index.spec.store_ref.name)
-    return Outcome(status, [*_conditions(vectors, exact, pending), RESOLVED])
+    return Outcome(status, [*_conditions(vectors, exact, pending, managed=desired.may_change), RESOLVED])
+
+
+def _adopted(index: VectorIndex, desired: DesiredIndex, todo: Plan) -> bool | None:
+    """Whether our index was there before; None for one that was never ours, but only observed."""
+    if not desired.may_change:
+        return index.status.adopted
+    return bool(index.status.adopted) or any(isinstance(action, AdoptIndex) for action in todo.actions)
 
 
 async def _vectors(session: StoreSession, description: IndexDescription, *, created: bool) -> tuple[int, bool]:
@@ -88,24 +95,25 @@ async def _vectors(session: StoreSession, description: IndexDescription, *, crea
         raise Retryable(f"index {description.name} vanished while it was counted", reason="IndexVanished") from None
 
 
-def _conditions(vectors: int, exact: bool, pending: list[Drift]) -> list[ConditionState]:
+def _conditions(vectors: int, exact: bool, pending: list[Drift], *, managed: bool) -> list[ConditionState]:
     message = f"{vectors} vectors" if exact else f"about {vectors} vectors"
     conditions = [ConditionState("Ready", "True", "Ready", message)]
     if not pending:
         conditions.append(ConditionState("Synced", "True", "ReconcileSuccess", "the store equals the spec"))
         return conditions
     told = "; ".join(
-        f"{item.field} is {item.observed}, the spec says {item.desired} ({_remedy(item)})" for item in pending
+        f"{item.field} is {item.observed}, the spec says {item.desired} ({_remedy(item, managed=managed)})"
+        for item in pending
     )
     conditions.append(ConditionState("Synced", "False", "Drifted", told))
     conditions.append(ConditionState("Drifted", "True", "Drifted", told))
     return conditions
 
 
-def _remedy(item: Drift) -> str:
+def _remedy(item: Drift, *, managed: bool) -> str:
     if item.change_class is ChangeClass.IMMUTABLE:
         return "fixed at creation: make a new VectorIndex"
-    if item.change_class is ChangeClass.SAFE:
+    if not managed:
         return "not managed here"
     return f"{item.change_class.value}: set spec.updatePolicy: {item.change_class.value} to have it done"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from vectorwright.api.v1alpha1.common import ANNOTATION_OWNER, API_VERSION
 from vectorwright.api.v1alpha1.vectorindex import VectorIndex
-from vectorwright.errors import Conflict, Retryable, Terminal, VectorwrightError
+from vectorwright.errors import Conflict, NotFound, Retryable, Terminal, VectorwrightError
 from vectorwright.kube.status import ConditionState, condition
 from vectorwright.stores.base import IndexDescription, OwnershipMark
 
@@ -18,6 +19,7 @@ from .index_plan import (
     Action,
     AdoptIndex,
     CreateIndex,
+    DesiredIndex,
     Drift,
     ObservedIndex,
     Plan,
@@ -27,7 +29,7 @@ from .index_plan import (
     Verdict,
     plan,
 )
-from .index_references import claimant, client_name, desired_index, physical_name, resolve
+from .index_references import StoreNotOpened, claimant, client_name, desired_index, physical_name, resolve
 from .index_report import RESOLVED, report
 from .outcome import Outcome, Status, failed, waiting_conditions
 from .sessions import StoreSession
@@ -48,6 +50,8 @@ async def reconcile(context: Context, index: VectorIndex) -> Outcome:
         references = resolve(context, index)
     except VectorwrightError as error:
         context.last_seen.pop(key, None)
+        if isinstance(error, StoreNotOpened) and (unchanged := _as_it_was(index)) is not None:
+            return unchanged
         if isinstance(error, Retryable):
             # What it waits for wakes it when it comes: no timer.
             conditions = [*waiting_conditions(error.reason, error.message), _unresolved(error)]
@@ -59,7 +63,7 @@ async def reconcile(context: Context, index: VectorIndex) -> Outcome:
     name = physical_name(index, session)
     try:
         desired = desired_index(context, index, references, name)
-        observed = await _observed(context, index, session, name)
+        observed = await _observed(context, index, session, desired)
         todo = plan(desired, observed)
         if todo.refusal is not None:
             raise _as_error(todo)
@@ -67,6 +71,11 @@ async def reconcile(context: Context, index: VectorIndex) -> Outcome:
         outcome = await report(
             context, index, references=references, desired=desired, todo=todo, description=description, status=status
         )
+    except NotFound:
+        session.forget(name)
+        context.last_seen[key] = None
+        gone = Retryable(f"index {name} vanished while it was looked at: looking again", reason="IndexVanished")
+        return _refused(context, key, index, status, gone)
     except VectorwrightError as error:
         context.last_seen[key] = session.listing.get(name)
         return _refused(context, key, index, status, error)
@@ -74,14 +83,33 @@ async def reconcile(context: Context, index: VectorIndex) -> Outcome:
     return outcome
 
 
-async def _observed(context: Context, index: VectorIndex, session: StoreSession, name: str) -> ObservedIndex:
+def _as_it_was(index: VectorIndex) -> Outcome | None:
+    """What the process before this one found; None where the spec has changed since."""
+    if index.status.observed_generation != index.metadata.generation:
+        return None
+    conditions = [
+        ConditionState(item.type, item.status.value, item.reason, item.message)
+        for item in index.status.conditions or ()
+    ]
+    return Outcome(index.status.dump(), conditions)
+
+
+async def _observed(
+    context: Context, index: VectorIndex, session: StoreSession, desired: DesiredIndex
+) -> ObservedIndex:
+    description = await _observe(context, index, session, desired.definition.name)
+    wanted = desired.definition.model_fingerprint
+    if description is not None and wanted is not None and description.model_fingerprint not in (None, wanted):
+        # Only an index that is empty at this moment may change its model, and a listing may be seconds old.
+        count = await session.store.count(description.name)
+        description = replace(description, count=count, count_exact=session.info.capabilities.exact_counts)
     return ObservedIndex(
         capabilities=session.info.capabilities,
         backend_id=session.info.backend_id,
-        description=await _observe(context, index, session, name),
+        description=description,
         known_incarnation=index.status.incarnation,
         known_backend_id=index.status.backend_id,
-        known_adopted=bool(index.status.adopted),
+        known_owned=index.status.adopted is not None,
         owner_annotation=OwnershipMark.parse(index.metadata.annotations.get(ANNOTATION_OWNER)),
         claimant=claimant(context, index, session) if index.spec.manages else None,
         alias_target=session.aliases.get(client_name(index)),

@@ -274,7 +274,7 @@ class VectorIndexStatus(ResourceStatus):
     drifted_fields: int | None = None
     """Number of differences."""
     adopted: bool | None = None
-    """Whether the index existed before this resource."""
+    """Whether the index existed before this resource took it over. Absent while it is only observed."""
 
 
 class VectorIndex(Resource):
