@@ -65,6 +65,8 @@ class Driver:
     def __init__(self, context: Context, controllers: Iterable[Controller]) -> None:
         self._context = context
         self._controllers = {controller.resource.kind: controller for controller in controllers}
+        self._meanwhile: dict[Key, list[str]] = {}
+        """Versions that the watch delivered of the objects that are being worked on."""
         self.queue = WorkQueue(self.work, context.settings.max_concurrent_reconciles)
 
     def on_event(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
@@ -76,7 +78,12 @@ class Driver:
             self.queue.add(key)
             return
         before = self._context.cache.get(*key)
-        if self._context.cache.put(kind, body) and (before is None or _acted_on(before) != _acted_on(body)):
+        if not self._context.cache.put(kind, body) or (before is not None and _acted_on(before) == _acted_on(body)):
+            return
+        if key in self._meanwhile:
+            # It may be the echo of a write whose answer is still on its way: that is seen at the end of the pass.
+            self._meanwhile[key].append(str(metadata.get("resourceVersion")))
+        else:
             self.queue.add(key)
 
     def on_reference_change(self, kind: str, namespace: str, name: str) -> None:
@@ -88,13 +95,23 @@ class Driver:
     async def work(self, key: Key) -> None:
         """One pass over one object. Never raises."""
         controller = self._controllers[key.kind]
-        metrics.QUEUE_DEPTH.labels(key.kind).set(len(self.queue))
+        metrics.QUEUE_DEPTH.labels(key.kind).set(self.queue.depth(key.kind))
+        self._meanwhile[key] = []
         with (
             log_context(kind=key.kind, namespace=key.namespace, name=key.name, correlation_id=uuid.uuid4().hex[:12]),
             metrics.RECONCILE_IN_FLIGHT.labels(key.kind).track_inprogress(),
         ):
             started = time.perf_counter()
-            result = await self._pass(controller, key)
+            try:
+                result = await self._pass(controller, key)
+            except Exception:  # a defect of ours in one object must not stop the others
+                log.exception("this is a defect of the operator")
+                self.queue.failed(key)
+                result = "error"
+            finally:
+                seen = self._meanwhile.pop(key)
+                if not all(self._context.cache.was_written(key, version) for version in seen):
+                    self.queue.add(key)
             metrics.RECONCILE_TOTAL.labels(key.kind, result).inc()
             metrics.RECONCILE_SECONDS.labels(key.kind).observe(time.perf_counter() - started)
 
@@ -118,13 +135,27 @@ class Driver:
             log.debug("changed meanwhile, looking again: %s", conflict.message)
             self.queue.failed(key)
             return "retry"
-        except NotFound:
-            return "success"  # the object went away: its last event is on the way
+        except NotFound as error:
+            return await self._perhaps_gone(controller, key, body, error)
         except VectorwrightError as error:
             log.warning("%s: %s", error.reason, error.message)
             self.queue.failed(key, getattr(error, "after", None))
             return "retry"
         return self._schedule(key, outcome)
+
+    async def _perhaps_gone(self, controller: Controller, key: Key, body: Body, error: NotFound) -> str:
+        """The object went away, as a rule. Its last event may have been missed, so the API server is asked."""
+        try:
+            await self._context.client.get(controller.resource, key.name, key.namespace)
+        except NotFound:
+            self._context.cache.drop(key, str(body["metadata"].get("uid", "")))
+            self.queue.add(key)
+            return "success"
+        except VectorwrightError as unknown:
+            log.debug("%s: %s", unknown.reason, unknown.message)
+        log.warning("%s: %s", error.reason, error.message)
+        self.queue.failed(key)
+        return "retry"
 
     def _schedule(self, key: Key, outcome: Outcome) -> str:
         error = outcome.error
@@ -164,7 +195,7 @@ class Driver:
         """A new object says at once that it is being worked on: without conditions, tools take it for finished."""
         if not _status_of(body).get("conditions") and not body["metadata"].get("deletionTimestamp"):
             started = waiting_conditions("Reconciling", "first seen, being worked on", ready="Unknown")
-            await self._write_status(controller, key, Outcome(_status_of(body), started))
+            await self._write_status(controller, key, Outcome(_status_of(body), started, handled=False))
 
     async def _write_status(self, controller: Controller, key: Key, outcome: Outcome) -> None:
         """Write what changed, with the resourceVersion: an object that changed meanwhile is not overrun."""
@@ -177,7 +208,7 @@ class Driver:
         new["conditions"] = merge_conditions(old.get("conditions") or (), outcome.conditions, generation)
         new["observedGeneration"] = generation
         requested = (body["metadata"].get("annotations") or {}).get(ANNOTATION_RECONCILE)
-        if requested is not None:
+        if requested is not None and outcome.handled:
             new["lastHandledReconcileAt"] = requested
         patch = merge_patch(old, new)
         if not patch:
@@ -189,7 +220,7 @@ class Driver:
             {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "status": patch},
             subresource="status",
         )
-        self._context.cache.put(key.kind, written)
+        self._context.cache.put(key.kind, written, written=True)
         self._wake_dependents(controller, key)
 
     def _wake_dependents(self, controller: Controller, key: Key) -> None:
@@ -210,4 +241,4 @@ def _paused(body: Body) -> Outcome:
         if item is not None
     ]
     paused = ConditionState("Synced", "False", "ReconcilePaused", "paused by annotation: nothing is done")
-    return Outcome(status, [*kept, paused])
+    return Outcome(status, [*kept, paused], handled=False)

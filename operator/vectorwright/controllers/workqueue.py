@@ -1,7 +1,7 @@
 """A level-triggered work queue: what has to be looked at again, and when.
 
 An object is in the queue at most once and is worked on by one worker at a time; what arrives meanwhile runs after.
-Failures come back with exponential backoff and full jitter.
+Failures come back with exponential backoff, half of it random.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import heapq
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from vectorwright.reconcile.cache import Key
@@ -36,9 +37,14 @@ class WorkQueue:
         self._timer_changed = asyncio.Event()
         self._sequence = 0
         self._failures: dict[Key, int] = {}
+        self._depths: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def depth(self, kind: str) -> int:
+        """How many objects of a kind wait for a worker."""
+        return self._depths[kind]
 
     def add(self, key: Key) -> None:
         """Have a key worked on as soon as a worker is free."""
@@ -47,6 +53,7 @@ class WorkQueue:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
+            self._depths[key.kind] += 1
             self._ready.put_nowait(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -57,6 +64,10 @@ class WorkQueue:
         self._due[key] = due
         self._sequence += 1
         heapq.heappush(self._timers, (due, self._sequence, key))
+        if len(self._timers) > 2 * len(self._due) + 64:
+            # Delays that were cut short by something else would stay until they end, weeks for a schedule.
+            self._timers = [timer for timer in self._timers if self._due.get(timer[2]) == timer[0]]
+            heapq.heapify(self._timers)
         self._timer_changed.set()
 
     def failed(self, key: Key, after: float | None = None) -> float:
@@ -102,6 +113,7 @@ class WorkQueue:
         while True:
             key = await self._ready.get()
             self._waiting.discard(key)
+            self._depths[key.kind] -= 1
             self._running.add(key)
             try:
                 await self._work(key)

@@ -20,9 +20,15 @@ class Key(NamedTuple):
 
 
 def _version(body: Body) -> int:
-    """The resourceVersion as a number: Kubernetes promises that versions of one object can be compared so."""
+    """The resourceVersion as a number: Kubernetes promises that those of one kind can be compared so."""
     text = str(body.get("metadata", {}).get("resourceVersion", "0"))
     return int(text) if text.isdigit() else 0
+
+
+_GONE_REMEMBERED = 4096
+"""Objects that are remembered as gone: answers to our own writes can arrive later than the end of what they are of."""
+_WRITES_REMEMBERED = 8
+"""Versions that are remembered as our own, an object: a pass makes three at most."""
 
 
 class ObjectCache:
@@ -30,29 +36,46 @@ class ObjectCache:
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[tuple[str, str], Body]] = {}
+        self._gone: dict[str, None] = {}
+        """UIDs, the oldest first."""
+        self._written: dict[Key, tuple[str, ...]] = {}
 
-    def put(self, kind: str, body: Body) -> bool:
-        """Store an object without its managed fields. False when a newer state of the same object is known."""
+    def put(self, kind: str, body: Body, *, written: bool = False) -> bool:
+        """Store an object without its managed fields. False when a newer state is known, or that it is gone.
+
+        ``written`` says that this is the answer to a write of ours, and not an event of the watch.
+        """
         metadata = body["metadata"]
         key = (str(metadata.get("namespace", "")), str(metadata["name"]))
         objects = self._objects.setdefault(kind, {})
         known = objects.get(key)
-        if (
-            known is not None
-            and known["metadata"].get("uid") == metadata.get("uid")
-            and _version(known) > _version(body)
-        ):
+        if metadata.get("uid") in self._gone:
+            return False
+        if written:
+            place = Key(kind, *key)
+            versions = (str(metadata.get("resourceVersion")), *self._written.get(place, ()))
+            self._written[place] = versions[:_WRITES_REMEMBERED]
+        if known is not None and _version(known) > _version(body):
             return False
         kept = {name: value for name, value in metadata.items() if name != "managedFields"}
         objects[key] = {**body, "metadata": kept}
         return True
 
+    def was_written(self, key: Key, version: str) -> bool:
+        """Whether a version of an object is one that our own last writes made."""
+        return version in self._written.get(key, ())
+
     def drop(self, key: Key, uid: str) -> None:
         """Forget an object that is gone, unless another of the same name took its place."""
+        if uid:
+            self._gone[uid] = None
+            if len(self._gone) > _GONE_REMEMBERED:
+                del self._gone[next(iter(self._gone))]
         objects = self._objects.get(key.kind, {})
         known = objects.get((key.namespace, key.name))
         if known is not None and known["metadata"].get("uid") == uid:
             del objects[key.namespace, key.name]
+            self._written.pop(key, None)
 
     def get(self, kind: str, namespace: str, name: str) -> Body | None:
         """The object, or None when it does not exist."""

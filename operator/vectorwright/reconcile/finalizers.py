@@ -25,8 +25,10 @@ async def _write(context: Context, key: Key, metadata: ObjectMeta, finalizers: l
     body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata.resource_version}}
     updated = await context.client.patch(RESOURCES[key.kind], key.name, key.namespace, body)
     if updated.get("metadata", {}).get("deletionTimestamp") and not updated["metadata"].get("finalizers"):
-        return  # gone: the watch says so
-    context.cache.put(key.kind, updated)
+        # Gone. Whoever waits for that is woken before the watch tells of it.
+        context.cache.drop(key, metadata.uid)
+        return
+    context.cache.put(key.kind, updated, written=True)
     metadata.resource_version = updated["metadata"]["resourceVersion"]
     metadata.finalizers = finalizers
 

@@ -23,6 +23,8 @@ class Outcome:
     """Seconds until the object is looked at again by itself; None: on the next event only."""
     error: VectorwrightError | None = None
     """What went wrong; a Retryable is repeated with backoff."""
+    handled: bool = True
+    """Whether a request to reconcile was acted on."""
     once_written: Callable[[], Awaitable[None]] | None = None
     """Called after the status was written: for what may only be removed once its result is recorded."""
 
