@@ -78,6 +78,10 @@ class FileToken:
         return self._token
 
 
+PLUGIN_KEY = "BearerToken"
+"""Under what name the official client (37) keeps a token that it got from a plugin."""
+
+
 class PluginToken:
     """A token that an exec or auth-provider plugin hands out, renewed by the official client before it expires."""
 
@@ -88,7 +92,7 @@ class PluginToken:
 
     def read(self, *, fresh: bool = False) -> str:
         """The token. Runs the plugin when the last one expired: seconds, so never on an event loop."""
-        value: str = self._configuration.get_api_key_with_prefix("authorization") or ""
+        value: str = self._configuration.get_api_key_with_prefix(PLUGIN_KEY) or ""
         token = value.removeprefix("Bearer ")
         register_secret(token)
         return token

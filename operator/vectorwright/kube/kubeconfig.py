@@ -12,7 +12,7 @@ import yaml
 
 from vectorwright.errors import Terminal
 
-from .connection import FileToken, KubeConnection, PluginToken, StaticToken, TokenSource
+from .connection import PLUGIN_KEY, FileToken, KubeConnection, PluginToken, StaticToken, TokenSource
 
 
 def _invalid(message: str) -> Terminal:
@@ -82,7 +82,7 @@ def _plugin_token(documents: list[tuple[Path, dict[str, Any]]], context: str) ->
         load(config_file=joined, context=context, client_configuration=configuration, persist_config=False)
     except (ConfigException, OSError) as error:
         raise _invalid(f"the login plugin of context {context!r} failed: {type(error).__name__}") from None
-    if not configuration.get_api_key_with_prefix("authorization"):
+    if not configuration.get_api_key_with_prefix(PLUGIN_KEY):
         raise _invalid(f"the login plugin of context {context!r} gave no token (client certificates are not supported)")
     return PluginToken(configuration)
 

@@ -71,7 +71,7 @@ def log_context(
 _secrets: OrderedDict[str, None] = OrderedDict()
 _secrets_lock = threading.Lock()
 
-_QUOTED = r"['\"]?\s*[:=]\s*b?['\"]?"
+_QUOTED = r"['\"]?\s*[:=]\s*(?:b?['\"])?"
 _PATTERNS = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), "***"),
     # User information of a URL: scheme://user:password@host
