@@ -1,0 +1,244 @@
+"""PostgreSQL with pgvector: an index is a table, and rows are written in batches of one statement.
+
+How values travel is said in :mod:`.pgvector_codec`; tables and their indexes are made in :mod:`.pgvector_sql` and read
+in :mod:`.pgvector_tables`; filters are SQL over jsonb, in :mod:`.pgvector_filters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+from psycopg import sql
+
+from vectorwright.errors import NotFound, Terminal
+
+from .base import Match, Record, RecordBatch, Store, Vectors
+from .filters import Filter
+from .pgvector_catalog import PgvectorCatalog, absent
+from .pgvector_codec import VectorArray, VectorValue, jsonb_array, text_array
+from .pgvector_filters import condition, storable
+from .pgvector_pool import EF_SEARCH, Link
+from .pgvector_sql import MAX_INDEXED, MAX_INDEXED_HALF, OPERATORS, halves
+from .pgvector_tables import Table
+from .registry import Connection
+from .server_checks import check_batch, check_query
+
+RECORDS_PAGE = 2_000
+"""Rows of one statement that reads."""
+DELETE_PAGE = 20_000
+"""Rows of one statement that deletes by a filter."""
+MAX_EF_SEARCH = 1_000
+"""The most that pgvector takes (its README)."""
+RERANKED = 3
+"""How many times the rows asked for are ranked again where the index holds halves: those round to 11 bits."""
+
+
+class PgvectorStore(PgvectorCatalog):
+    """One schema of a PostgreSQL database, 14 or newer, with pgvector 0.7 or newer."""
+
+    @asynccontextmanager
+    async def _on(self, name: str, *, writes: bool = False, fresh: bool = False) -> AsyncIterator[tuple[Link, Table]]:
+        """A connection and what is known of a table. Raises NotFound where it is gone."""
+        try:
+            async with self._pool.link(writes=writes) as link:
+                known = None if fresh else self._known.get(name)
+                yield link, known or await self._resolve(link, name)
+        except NotFound:
+            self._known.pop(name, None)
+            raise absent(name) from None
+
+    async def count(self, name: str, where: Filter | None = None) -> int:
+        """Exact number of rows, of those that match. Raises NotFound, Terminal."""
+        expression = condition(where)
+        async with self._on(name) as (link, _):
+            statement = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self._identifier(name), expression)
+            return int((await link.one(statement))[0])
+
+    async def upsert(self, name: str, batch: RecordBatch) -> None:
+        """Write rows, all or none. Raises BatchRejected, BatchTooLarge, Retryable, NotFound."""
+        known = self._known.get(name)
+        # A table that was made again may have another dimension: nothing is refused for what is only remembered.
+        fresh = known is not None and batch.vectors.ndim == 2 and known.dimension != batch.vectors.shape[1]
+        async with self._on(name, writes=True, fresh=fresh) as (link, table):
+            encoded = check_batch(
+                batch,
+                index=name,
+                dimension=table.dimension or (batch.vectors.shape[1] if batch.vectors.ndim == 2 else 0),
+                metric=table.metric or "",
+                capabilities=self.capabilities,
+            )
+            if not batch.ids:
+                return
+            # Always in the order of ids: writers of the same rows then wait for each other, and never in a circle.
+            order = sorted(range(len(batch)), key=batch.ids.__getitem__)
+            await link.connection.execute(
+                _UPSERT.format(table=self._identifier(name), equal=link.operator("=")),
+                [
+                    text_array(batch.ids[at] for at in order),
+                    VectorArray(batch.vectors[order]),
+                    text_array(batch.texts[at] for at in order),
+                    jsonb_array(encoded[at] for at in order),
+                ],
+            )
+
+    async def fetch(
+        self, name: str, ids: Sequence[str], *, vectors: bool = False, metadata: bool = True
+    ) -> dict[str, Record]:
+        """The rows that exist, by id. Raises NotFound for the index."""
+        found: dict[str, Record] = {}
+        async with self._on(name) as (link, _):
+            statement = sql.SQL("SELECT {} FROM {} WHERE id = ANY ($1)").format(
+                _columns(vectors=vectors, metadata=metadata), self._identifier(name)
+            )
+            wanted = [record_id for record_id in ids if storable(record_id)]
+            for start in range(0, len(wanted), RECORDS_PAGE):
+                part = text_array(wanted[start : start + RECORDS_PAGE])
+                cursor = await link.connection.execute(statement, [part], binary=True)
+                found |= {row[0]: _record(row) for row in await cursor.fetchall()}
+        return found
+
+    async def query(
+        self, name: str, vector: Vectors, top_k: int, where: Filter | None = None, *, vectors: bool = False
+    ) -> list[Match]:
+        """The nearest: by the vector index, hence approximate, where PostgreSQL finds that cheaper than comparing all.
+
+        Raises NotFound, Terminal (``InvalidQuery``, ``UnsupportedFilter``, ``UnsupportedTable``).
+        """
+        expression = condition(where)
+        asked = np.ascontiguousarray(vector, np.float32)
+        async with self._on(name) as (link, table):
+            metric = table.metric
+            if metric is None or not table.ours:
+                raise Terminal(
+                    f"table {name!r} has another layout than ours, or no metric is known for it: it cannot be searched",
+                    reason="UnsupportedTable",
+                )
+            dimension = table.dimension or len(asked)
+            check_query(asked, top_k, index=name, dimension=dimension, metric=metric)
+            statement = self._nearest(link, table, metric, dimension, top_k, expression, vectors=vectors)
+            async with link.connection.transaction():
+                if top_k > EF_SEARCH:
+                    effort = str(min(MAX_EF_SEARCH, 2 * top_k))
+                    await link.connection.execute("SELECT set_config('hnsw.ef_search', $1, true)", [effort])
+                cursor = await link.connection.execute(statement, [VectorValue(asked)], binary=True)
+                rows = await cursor.fetchall()
+        return [Match(_record(row[:-1]), _score(row[-1], metric)) for row in rows]
+
+    def _nearest(
+        self,
+        link: Link,
+        table: Table,
+        metric: str,
+        dimension: int,
+        top_k: int,
+        expression: sql.Composable,
+        *,
+        vectors: bool,
+    ) -> sql.Composed:
+        """The inner part is what the index answers; the outer part ranks its rows by the exact distance."""
+        operator = link.operator(OPERATORS[metric])
+        exact = sql.SQL("embedding {} $1").format(operator)
+        order, limit = exact, top_k
+        if MAX_INDEXED < dimension <= MAX_INDEXED_HALF:
+            half = sql.SQL("$1::{}({})").format(sql.Identifier(link.schema, "halfvec"), sql.Literal(dimension))
+            order, limit = sql.SQL("{} {} {}").format(halves(link.schema, dimension), operator, half), RERANKED * top_k
+        return sql.SQL(
+            "SELECT * FROM (SELECT {columns}, {exact} AS distance FROM {table} WHERE {where} ORDER BY {order} "
+            "LIMIT {limit}) AS nearest ORDER BY distance, id LIMIT {top_k}"
+        ).format(
+            columns=_columns(vectors=vectors, metadata=True),
+            exact=exact,
+            table=self._identifier(table.name),
+            where=expression,
+            order=order,
+            limit=sql.Literal(limit),
+            top_k=sql.Literal(top_k),
+        )
+
+    async def delete(self, name: str, ids: Sequence[str]) -> None:
+        """Delete rows. Raises NotFound for the index."""
+        async with self._on(name) as (link, _):
+            statement = sql.SQL("DELETE FROM {} WHERE id = ANY ($1)").format(self._identifier(name))
+            wanted = sorted(record_id for record_id in ids if storable(record_id))
+            for start in range(0, len(wanted), DELETE_PAGE):
+                await link.connection.execute(statement, [text_array(wanted[start : start + DELETE_PAGE])])
+
+    async def delete_where(self, name: str, where: Filter) -> None:
+        """Delete all rows that match, 20,000 at a time. Raises NotFound for the index, Terminal."""
+        statement = sql.SQL(
+            "DELETE FROM {0} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {0} WHERE {1} LIMIT {2}))"
+        ).format(self._identifier(name), condition(where), sql.Literal(DELETE_PAGE))
+        deleted = DELETE_PAGE
+        while deleted >= DELETE_PAGE:
+            async with self._on(name) as (link, _):
+                deleted = (await link.connection.execute(statement)).rowcount
+
+    async def scroll(
+        self, name: str, where: Filter | None = None, *, vectors: bool = False, metadata: bool = True, page: int = 1000
+    ) -> AsyncIterator[list[Record]]:
+        """Rows that match, in the order of their ids, in pages; no connection is held between them.
+
+        Raises NotFound, Terminal.
+        """
+        expression = condition(where)
+        size = max(1, min(page, RECORDS_PAGE))
+        after = ""  # no id is empty
+        while True:
+            async with self._on(name) as (link, _):
+                statement = sql.SQL(
+                    "SELECT {columns} FROM {table} WHERE id > {after} AND {where} ORDER BY id LIMIT {size}"
+                ).format(
+                    columns=_columns(vectors=vectors, metadata=metadata),
+                    table=self._identifier(name),
+                    after=sql.Literal(after),
+                    where=expression,
+                    size=sql.Literal(size),
+                )
+                rows = await (await link.connection.execute(statement, binary=True)).fetchall()
+            if rows:
+                yield [_record(row) for row in rows]
+            if len(rows) < size:
+                return
+            after = rows[-1][0]
+
+
+_UPSERT = sql.SQL("""
+INSERT INTO {table} AS stored (id, embedding, text, metadata)
+SELECT * FROM unnest($1, $2, $3, $4)
+ON CONFLICT (id) DO UPDATE SET embedding = excluded.embedding, text = excluded.text, metadata = excluded.metadata
+WHERE NOT (stored.embedding {equal} excluded.embedding) OR stored.text IS DISTINCT FROM excluded.text
+   OR stored.metadata::text <> excluded.metadata::text
+""")
+"""A row that is there already is left alone: writing it again would also write it into the vector index again."""
+
+
+def _columns(*, vectors: bool, metadata: bool) -> sql.Composed:
+    """Four columns, always: what is not asked for is null."""
+    return sql.SQL("id, {}, {}, {}").format(
+        sql.SQL("metadata" if metadata else "NULL"),
+        sql.SQL("text" if metadata else "NULL"),
+        sql.SQL("embedding" if vectors else "NULL"),
+    )
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    record_id, metadata, text, vector = row
+    return Record(record_id, metadata or {}, text, vector)
+
+
+def _score(distance: float, metric: str) -> float:
+    """pgvector's distance as a score, higher is nearer. One that is no number (a zero vector) is as far as can be."""
+    if np.isnan(distance):
+        return float("-inf")
+    return 1.0 - distance if metric == "cosine" else -distance
+
+
+def open_store(connection: Connection) -> Store:
+    """A schema of a PostgreSQL database; no connection is made yet.
+
+    Raises Terminal where the CA bundle is none, or the credentials name no user.
+    """
+    return PgvectorStore(connection)
