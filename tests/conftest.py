@@ -9,4 +9,6 @@ pytest_plugins = [
     "tests.support.store_server",
     "tests.support.tls",  # before postgres, which imports it: pytest rewrites a plugin's asserts at its first import
     "tests.support.postgres",
+    "tests.support.vectorwright",
+    "tests.support.workers",
 ]

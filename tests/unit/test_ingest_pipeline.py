@@ -7,11 +7,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import AsyncIterator, Iterable, Sequence
+
 import pytest
-from tests.support.ingest import INDEX, Bench, StaticSource, paragraphs
+from tests.support.ingest import INDEX, Bench, ScriptedStore, StaticSource, paragraphs
 
 from vectorwright.api.v1alpha1.ingestionjob import Phase
 from vectorwright.errors import Retryable, Terminal
+from vectorwright.ingest.contracts import Entry, Fetched
 from vectorwright.stores.base import RecordBatch
 
 SMALL = {"chunk": {"size": 80}}
@@ -252,3 +256,37 @@ async def test_user_metadata_never_overrides_reserved_names() -> None:
     await bench.run({"t.jsonl": '{"text": "x", "vw_source": "evil", "vw_n": 7, "kind": "k"}'})
     (record,) = (await bench.records()).values()
     assert (record.metadata["vw_source"], record.metadata["vw_n"], record.metadata["kind"]) == ("team/docs", 0, "k")
+
+
+async def test_memory_does_not_grow_with_the_source() -> None:
+    """400 MB of documents pass through; what stays is what waits in bounded queues and batches."""
+
+    class Endless(StaticSource):
+        async def entries(self) -> AsyncIterator[Entry]:
+            for number in range(400):
+                yield Entry(f"{number:05}.txt", f"token {number}", 1_000_000)
+
+        async def fetch(self, entries: Sequence[Entry]) -> AsyncIterator[Fetched]:
+            for entry in entries:
+                yield Fetched(entry, data=(entry.key * 120_000)[:1_000_000].encode())
+
+    class Sink(ScriptedStore):
+        async def upsert(self, name: str, batch: RecordBatch) -> None:
+            self.upserts.append([])
+
+    bench = await Bench.make(store=Sink())
+    bench.embedder.embedded = _Forgetful()
+    bench.embedder.delay = 0.001
+    tracemalloc.start()
+    state = await bench.run(Endless({}), chunk={"strategy": "none"})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (state.counts.vectors_written, state.reason) == (400, "VerificationFailed")
+    assert state.counts.bytes_read == 400_000_000
+    # 32 MiB in each of two queues, 4 MiB in each of 4 calls, 32 MiB in each of 4 writes, 4 documents being parsed.
+    assert peak < 230_000_000
+
+
+class _Forgetful(list[str]):
+    def extend(self, _: Iterable[str]) -> None:
+        """Keep nothing."""

@@ -14,7 +14,7 @@ from tests.support.ingest import Bench, StaticSource
 
 from vectorwright.api.v1alpha1.ingestionjob import Counts, DeadLetter, Phase
 from vectorwright.ingest import pipeline
-from vectorwright.ingest.batching import batched, spread
+from vectorwright.ingest.batching import BoundedQueue, batched, spread
 from vectorwright.ingest.contracts import Entry
 from vectorwright.ingest.planning import Listing
 from vectorwright.ingest.progress import Progress, termination_message
@@ -47,6 +47,22 @@ async def test_an_incomplete_batch_leaves_after_a_while() -> None:
     queue.put_nowait(None)
     assert await anext(source) == [2]
     assert await anext(source, None) is None
+
+
+async def test_a_queue_is_full_by_bytes_too_and_one_item_of_any_size_fits() -> None:
+    queue = BoundedQueue[int](10, 100, lambda item: item)
+    await queue.put(500)
+    waiting = asyncio.ensure_future(queue.put(1))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    assert await queue.get() == 500
+    await waiting
+    for _ in range(9):
+        queue.put_nowait(1)
+    assert queue.full()
+    queue.get_nowait()
+    queue.put_nowait(None)
+    assert [queue.get_nowait() for _ in range(10)] == [1] * 9 + [None]
 
 
 async def test_the_first_error_ends_all_workers() -> None:

@@ -10,6 +10,29 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class BoundedQueue(asyncio.Queue[T | None]):
+    """A queue that is full at ``most`` items or ``most_bytes`` bytes, whichever comes first. None ends a stream."""
+
+    def __init__(self, most: int, most_bytes: int, size: Callable[[T], int]) -> None:
+        super().__init__(most)
+        self._most_bytes = most_bytes
+        self._size = size
+        self._bytes = 0
+
+    def full(self) -> bool:
+        """Whether a put has to wait. One item of any size fits into an empty queue."""
+        return super().full() or self._bytes >= self._most_bytes
+
+    def _put(self, item: T | None) -> None:
+        self._bytes += 0 if item is None else self._size(item)
+        super()._put(item)
+
+    def _get(self) -> T | None:
+        item = super()._get()
+        self._bytes -= 0 if item is None else self._size(item)
+        return item
+
+
 async def batched(
     queue: asyncio.Queue[T | None],
     *,

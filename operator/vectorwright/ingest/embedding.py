@@ -20,6 +20,8 @@ from .tokens import TokenBudget, TokenEstimate
 
 LINGER = 0.25
 """Seconds that an incomplete batch waits for more."""
+_MOST_BYTES = 4 * 2**20
+"""Bytes of text in one call: endpoints refuse larger requests, and calls in flight are memory."""
 
 
 def _may_be_a_text(error: BatchRejected | Retryable) -> bool:
@@ -41,7 +43,13 @@ class EmbeddingStage:
     async def run(self, source: asyncio.Queue[Item | None], target: asyncio.Queue[Item | None]) -> None:
         """Embed everything from ``source`` into ``target``, until a None comes; then pass one on."""
         self._target = target
-        batches = batched(source, most=self._embedder.batch_size, linger=LINGER)
+        batches = batched(
+            source,
+            most=self._embedder.batch_size,
+            most_bytes=_MOST_BYTES,
+            size=lambda item: item.text_bytes,
+            linger=LINGER,
+        )
         await spread(batches, self._take, self._concurrency)
         await target.put(None)
 

@@ -22,6 +22,7 @@ from vectorwright.errors import Conflict, NotFound, Retryable, Terminal, Vectorw
 from vectorwright.stores.base import IndexDescription, Store
 
 from .admission import Admission
+from .batching import BoundedQueue
 from .context import Halt, RunContext, StoreCalls
 from .contracts import Embedder, Source
 from .dead_letters import DeadLetters
@@ -50,6 +51,8 @@ GRACE_SECONDS = 10.0
 VERIFY_SECONDS = 300.0
 _QUEUE = 512
 """Items that wait for a stage: a few batches."""
+_QUEUE_BYTES = 32 * 2**20
+"""Their bytes: a chunk may be as large as a document."""
 
 
 class Run:
@@ -135,6 +138,8 @@ class Run:
 
     async def _plan_and_work(self) -> RunContext:
         self.progress.revision = await self._retrier.call(self._source.pin)
+        # What the store can do is known for sure only once it was asked; the stages are built on it.
+        await self._calls.call(self._store.probe)
         await self._check_index()
         ledger = await self._load_ledger()
         context = self._context(ledger)
@@ -192,8 +197,7 @@ class Run:
         check_index(self._spec, await self._calls.call(lambda: self._store.describe_index(target.index)))
 
     async def _work(self, context: RunContext, listing: Listing) -> None:
-        records: asyncio.Queue[Item | None] = asyncio.Queue(_QUEUE)
-        texts: asyncio.Queue[Item | None] = asyncio.Queue(_QUEUE)
+        records, texts = (BoundedQueue[Item](_QUEUE, _QUEUE_BYTES, lambda item: item.bytes) for _ in range(2))
         first = records if self._embedder is None else texts
         admission = Admission(context, first, ledger_limit=self._ledger_limit)
         writer = Writer(context, self._written)
