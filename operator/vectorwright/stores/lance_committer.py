@@ -20,7 +20,7 @@ from vectorwright.errors import Retryable, VectorwrightError
 MAX_ROWS = 20_000
 MAX_BYTES = 128 * 2**20
 """A commit takes no more than this: a bound for memory, and for how long a caller waits for others."""
-IDLE_AFTER = 5.0
+IDLE_AFTER = 15.0
 """Seconds without a change after which work that makes writers wait is begun."""
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Committer:
     """
 
     def __init__(
-        self, name: str, commit: _Writes, upkeep: Callable[[bool], Awaitable[bool]], idle_after: float = IDLE_AFTER
+        self, name: str, commit: _Writes, upkeep: Callable[[bool], Awaitable[bool]], idle_after: float
     ) -> None:
         self._name = name
         self._commit = commit

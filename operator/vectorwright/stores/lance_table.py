@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from vectorwright.errors import NotFound, Retryable, Terminal
 
 from .base import FieldDefinition, IndexDescription, Match, OwnershipMark, Record, RecordBatch, Setting, Vectors
 from .filters import Filter
-from .lance_committer import Committer
+from .lance_committer import IDLE_AFTER, Committer
 from .lance_files import DurableFolder, discard
 from .lance_filters import column_name, id_list, translate
 from .lance_ids import KnownIds
@@ -34,7 +34,7 @@ from .lance_schema import (
     newest_of_each,
 )
 from .lance_settings import EXACT, INDEX_STATE, INDEX_TYPE, IVF_PQ, LANCE_CAPABILITIES, MIN_INDEXED_ROWS
-from .lance_upkeep import Backlog, Versions, build_index, compact, index_due, serving, vector_indexes
+from .lance_upkeep import Backlog, Versions, backlog_of, build_index, compact, index_due, serving, vector_indexes
 from .server_checks import check_batch, check_query
 
 LANCE_ERRORS = (RuntimeError, ValueError, OSError, pa.lib.ArrowException)
@@ -58,7 +58,7 @@ class LanceTable:
         self._description = description
         self._types = field_types(description)
         self._folder = DurableFolder(path) if fsync else None
-        self._committer = Committer(description.name, self._commit, self._upkeep)
+        self._committer = Committer(description.name, self._commit, self._upkeep, IDLE_AFTER)
         self._schema: pa.Schema = pa.schema([])
         self._known: KnownIds | None = None
         self._versions = Versions()
@@ -76,6 +76,7 @@ class LanceTable:
         self._count = await self._handle.count_rows()
         self._mixed = bool(self._count) and await self._handle.count_rows("mixed") > 0
         self._indexes = await vector_indexes(self._handle)
+        self._backlog = await backlog_of(self._handle)
         if self._folder is not None:
             await asyncio.to_thread(self._folder.skip_present)
         if index_due(self._description.settings, self._indexes, self._count):
@@ -104,9 +105,12 @@ class LanceTable:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def _reader(self) -> Reader:
+    def _check_there(self) -> None:
         if self._dropped:
             raise NotFound(f"index {self._name!r} does not exist in this store")
+
+    def _reader(self) -> Reader:
+        self._check_there()
         return Reader(
             self._handle,
             self._description.metric or "",
@@ -181,11 +185,11 @@ class LanceTable:
     async def delete(self, ids: Sequence[str]) -> None:
         """Delete records by id; ids that do not exist are fine."""
         if ids:
-            await self._committer.change(lambda: self._changing(self._delete(ids)))
+            await self._committer.change(lambda: self._changing(lambda: self._delete(ids)))
 
     async def delete_where(self, where: Filter) -> None:
         """Delete all records that match."""
-        await self._committer.change(lambda: self._changing(self._delete_where(where)))
+        await self._committer.change(lambda: self._changing(lambda: self._delete_where(where)))
 
     async def set_mark(self, mark: OwnershipMark | None, model_fingerprint: str | None) -> None:
         """Write or remove mark and fingerprint."""
@@ -193,11 +197,11 @@ class LanceTable:
         async def change() -> None:
             await self._write_meta(replace(self._description, mark=mark, model_fingerprint=model_fingerprint))
 
-        await self._committer.change(lambda: self._changing(change()))
+        await self._committer.change(lambda: self._changing(change))
 
     async def update(self, settings: Mapping[str, Setting], new_fields: Sequence[FieldDefinition]) -> None:
         """Change settings and declare fields. A vector index that they ask for is built when nobody writes."""
-        await self._committer.change(lambda: self._changing(self._update(settings, new_fields)))
+        await self._committer.change(lambda: self._changing(lambda: self._update(settings, new_fields)))
 
     async def drop(self) -> Path:
         """Take the table away, in one step. Returns the folder that is still to be removed."""
@@ -210,7 +214,7 @@ class LanceTable:
                 self._dropped = False
                 raise
 
-        remains = await self._committer.change(lambda: self._changing(change()))
+        remains = await self._committer.change(lambda: self._changing(change))
         await self.close()
         return remains
 
@@ -219,11 +223,12 @@ class LanceTable:
         await self._committer.close()
         self._handle.close()
 
-    async def _changing(self, call: Awaitable[T]) -> T:
+    async def _changing(self, call: Callable[[], Awaitable[T]]) -> T:
         """Run a change; where it fails, what is known of the table is read anew, as it may have been done in part."""
+        self._check_there()  # a dropped table would be made again by a write
         began = time.time()
         try:
-            result = await call
+            result = await call()
             if self._folder is not None and not self._dropped:
                 await asyncio.to_thread(self._folder.flush)
         except LANCE_ERRORS as error:
@@ -242,7 +247,7 @@ class LanceTable:
             _log.exception("index %s: it cannot be read after a failed change", self._name)
 
     async def _commit(self, tables: Sequence[pa.Table]) -> None:
-        await self._changing(self._write(newest_of_each(pa.concat_tables(tables))))
+        await self._changing(lambda: self._write(newest_of_each(pa.concat_tables(tables))))
 
     async def _write(self, rows: pa.Table) -> None:
         if rows.schema.names != self._schema.names:
@@ -354,10 +359,10 @@ class LanceTable:
             if self._dropped:
                 return False
             if self._backlog.is_due(self._count):
-                await self._changing(compact(self._handle, self._versions, self._name))
+                await self._changing(lambda: compact(self._handle, self._versions, self._name))
                 self._backlog = Backlog()
             if idle and index_due(settings, self._indexes, self._count):
-                await self._changing(self._build_index(settings))
+                await self._changing(lambda: self._build_index(settings))
         except Retryable:
             self._backlog = Backlog()
             return False

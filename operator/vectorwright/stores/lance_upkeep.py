@@ -70,6 +70,13 @@ class Backlog:
         return self.commits >= MAX_COMMITS or (self.commits >= MIN_COMMITS and self.rows * 2 >= total)
 
 
+async def backlog_of(handle: Any) -> Backlog:
+    """What an earlier process left: about as many commits as there are small files, all but the largest new."""
+    files = (await handle.stats())["fragment_stats"]
+    rows = await handle.count_rows()
+    return Backlog(files["num_small_fragments"], max(0, rows - files["lengths"]["max"]))
+
+
 async def compact(handle: Any, versions: Versions, name: str) -> None:
     """Merge small files, bring indexes up to date, and then remove the old versions that nobody reads."""
     began, committed = time.monotonic(), time.time()

@@ -65,9 +65,12 @@ class _Index:
     metadata: list[Metadata] = field(default_factory=list)
     texts: list[str | None] = field(default_factory=list)
     matrix: Vectors = field(init=False)
+    norms: Vectors = field(init=False)
+    """The length of each row of ``matrix``."""
 
     def __post_init__(self) -> None:
         self.matrix = np.empty((0, self.definition.dimension), np.float32)
+        self.norms = np.empty(0, np.float32)
 
     def write(self, batch: RecordBatch) -> None:
         new = sum(record_id not in self.rows for record_id in batch.ids)
@@ -83,12 +86,14 @@ class _Index:
                 self.metadata[row] = _copied(batch.metadata[at])
                 self.texts[row] = batch.texts[at]
             self.matrix[row] = batch.vectors[at]
+            self.norms[row] = np.linalg.norm(batch.vectors[at])
 
     def _reserve(self, rows: int) -> None:
         if rows > len(self.matrix):
-            larger = np.empty((max(rows, 2 * len(self.matrix), 64), self.definition.dimension), np.float32)
-            larger[: len(self.ids)] = self.matrix[: len(self.ids)]
-            self.matrix = larger
+            used, capacity = len(self.ids), max(rows, 2 * len(self.matrix), 64)
+            self.matrix, old = np.empty((capacity, self.definition.dimension), np.float32), self.matrix
+            self.norms, lengths = np.empty(capacity, np.float32), self.norms
+            self.matrix[:used], self.norms[:used] = old[:used], lengths[:used]
 
     def remove(self, record_id: str) -> None:
         """Remove a record, if it is there, by moving the last one into its place."""
@@ -101,6 +106,7 @@ class _Index:
             self.metadata[row] = self.metadata[last]
             self.texts[row] = self.texts[last]
             self.matrix[row] = self.matrix[last]
+            self.norms[row] = self.norms[last]
             self.rows[self.ids[row]] = row
         for column in (self.ids, self.metadata, self.texts):
             column.pop()
@@ -116,17 +122,16 @@ class _Index:
             self.matrix[row].copy() if vectors else None,
         )
 
-    def scores(self, vector: Vectors, rows: npt.NDArray[np.intp]) -> Vectors:
-        """Scores of rows, higher is nearer: shape (len(rows),)."""
+    def scores(self, vector: Vectors, rows: npt.NDArray[np.intp] | slice) -> Vectors:
+        """Scores of rows, higher is nearer: one a row."""
         found = self.matrix[rows]
         match self.definition.metric:
             case "cosine":
-                scores = (found @ vector) / (np.linalg.norm(found, axis=1) * np.linalg.norm(vector))
+                return np.asarray((found @ vector) / (self.norms[rows] * np.linalg.norm(vector)), np.float32)
             case "dotproduct":
-                scores = found @ vector
+                return np.asarray(found @ vector, np.float32)
             case _:
-                scores = -np.linalg.norm(found - vector, axis=1)
-        return np.asarray(scores, np.float32)
+                return np.asarray(-np.linalg.norm(found - vector, axis=1), np.float32)
 
     def describe(self) -> IndexDescription:
         return IndexDescription(
@@ -252,8 +257,9 @@ class MemoryStore:
         definition = index.definition
         asked = np.ascontiguousarray(vector, np.float32)
         check_query(asked, top_k, index=name, dimension=definition.dimension, metric=definition.metric)
-        rows = np.fromiter(index.matching(where), np.intp)
-        scores = index.scores(asked, rows)
+        count = len(index.ids)
+        rows = np.arange(count) if where is None else np.fromiter(index.matching(where), np.intp)
+        scores = index.scores(asked, rows if len(rows) < count else slice(count))  # a slice copies nothing
         if len(rows) > top_k:
             # Ties with the last one stay in, so that the order by id decides among them.
             nearest = np.flatnonzero(scores >= np.partition(scores, -top_k)[-top_k])
