@@ -53,11 +53,11 @@ LABEL org.opencontainers.image.title="vectorwright" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 
-# git fetches what `source.git` names; certificates verify stores, embedding endpoints and sources. The user has a name
-# because git and ssh look it up.
+# git (2.38 or newer) and ssh fetch what `source.git` names; certificates verify stores, embedding endpoints and
+# sources. The user has a name because ssh looks it up.
 RUN set -eu; \
     apt-get update -qq; \
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates git; \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates git openssh-client; \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log; \
     echo 'vectorwright:x:65532:' >> /etc/group; \
     echo 'vectorwright:x:65532:65532:Vectorwright:/tmp:/usr/sbin/nologin' >> /etc/passwd

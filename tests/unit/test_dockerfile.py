@@ -120,7 +120,7 @@ def test_it_runs_the_operator_as_nobody() -> None:
 def test_the_final_image_gets_git_and_no_compiler() -> None:
     (install,) = [step.rest for step in FINAL if step.word == "RUN"]
     packages = install.partition("apt-get install")[2].partition(";")[0].split()
-    assert [name for name in packages if not name.startswith("-")] == ["ca-certificates", "git"]
+    assert [name for name in packages if not name.startswith("-")] == ["ca-certificates", "git", "openssh-client"]
     assert "--no-install-recommends" in packages
 
 
