@@ -132,13 +132,22 @@ async def _stream(client: KubeClient, selection: Selection, version: str) -> Asy
             if response.status >= 300:
                 after = response.headers.get("Retry-After")
                 raise error_for(response.status, await response.read(), doing=doing, retry_after=after)
-            async with aclosing(_lines(response, doing)) as lines:
-                async for line in lines:
-                    yield _event(line, doing, selection.resource)
+            try:
+                async with aclosing(_lines(response, doing)) as lines:
+                    async for line in lines:
+                        yield _event(line, doing, selection.resource)
+            finally:
+                _drop(response)
     except TimeoutError:
         raise Retryable(f"{doing}: time-out", reason="Timeout") from None
     except (aiohttp.ClientError, OSError) as error:
         raise Retryable(f"{doing}: the API server cannot be reached ({type(error).__name__})") from None
+
+
+def _drop(response: aiohttp.ClientResponse) -> None:
+    """End a stream that was not read to its end at once: a TLS farewell would linger after the client is closed."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
 
 
 async def _lines(response: aiohttp.ClientResponse, doing: str) -> AsyncGenerator[bytes]:
