@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from vectorwright.api.v1alpha1.common import (
     ANNOTATION_CONFIRM_DELETE,
@@ -11,7 +14,7 @@ from vectorwright.api.v1alpha1.common import (
     FINALIZER,
 )
 from vectorwright.api.v1alpha1.vectorindex import DeletionPolicy, VectorIndex
-from vectorwright.errors import NotFound, Retryable, VectorwrightError
+from vectorwright.errors import NotFound, Retryable, Terminal, VectorwrightError
 from vectorwright.kube import resources
 from vectorwright.kube.status import utc_now
 from vectorwright.observability import metrics
@@ -20,7 +23,7 @@ from vectorwright.stores.base import IndexDescription, OwnershipMark
 from .cache import Key
 from .context import Context
 from .finalizers import remove_finalizer
-from .index_references import client_name
+from .index_references import client_name, physical_name
 from .outcome import Outcome, failed, waiting_conditions
 from .sessions import StoreSession
 
@@ -29,6 +32,8 @@ log = logging.getLogger(__name__)
 RETAIN_PATIENCE = 60.0
 """Seconds for which releasing a retained index waits for a store that does not answer. A mark left behind harms nobody:
 the same resource made again finds its own index."""
+RETRY_STALLED = 30.0
+"""Seconds after which a deletion that the store refused is tried again."""
 
 
 async def finalize(context: Context, key: Key, index: VectorIndex) -> Outcome:
@@ -36,7 +41,6 @@ async def finalize(context: Context, key: Key, index: VectorIndex) -> Outcome:
     if FINALIZER not in index.metadata.finalizers:
         _forget(context, key)
         return Outcome()
-    status = index.status.dump()
     name = index.status.physical_name or client_name(index)
     if index.metadata.annotations.get(ANNOTATION_RELEASE) == "true":
         return await _let_go(
@@ -45,45 +49,60 @@ async def finalize(context: Context, key: Key, index: VectorIndex) -> Outcome:
     session = context.sessions.get(Key("VectorStore", key.namespace, index.spec.store_ref.name))
     if session is None:
         return await _without_store(context, key, index, name)
+    name = physical_name(index, session)
     try:
-        return await _through_store(context, key, index, session, name)
-    except Retryable as error:
-        if index.spec.deletion_policy is not DeletionPolicy.DELETE and _waited(index) > RETAIN_PATIENCE:
-            return await _let_go(
-                context,
-                key,
-                index,
-                "MarkNotRemoved",
-                f"index {name} is retained; its mark could not be removed: {error.message}",
-            )
-        told = Retryable(
+        waiting = await _through_store(context, key, index, session, name)
+    except NotFound:
+        session.forget(name)  # somebody else deleted it meanwhile
+        waiting = None
+    except VectorwrightError as error:
+        return await _hindered(context, key, index, name, error)
+    return waiting or await _done(context, key, index)
+
+
+async def _hindered(context: Context, key: Key, index: VectorIndex, name: str, error: VectorwrightError) -> Outcome:
+    """The store did not do what was asked. A retained index waits for it in vain only for a while."""
+    deletes, busy = index.spec.deletion_policy is DeletionPolicy.DELETE, isinstance(error, Retryable)
+    if not deletes and (not busy or _waited(index) > RETAIN_PATIENCE):
+        told = f"index {name} is retained; its mark could not be removed: {error.message}"
+        return await _let_go(context, key, index, "MarkNotRemoved", told)
+    if isinstance(error, Retryable):
+        again = Retryable(
             f"index {name} is not let go yet: {error.message} (to let go without the store, set the annotation "
             f"{ANNOTATION_RELEASE}=true)",
             reason=error.reason,
             after=error.after,
         )
-        return failed(told, status)
-    except VectorwrightError as error:
-        if index.spec.deletion_policy is DeletionPolicy.DELETE:
-            outcome = failed(error, status)
-            outcome.requeue_after = 30.0
-            return outcome
-        return await _let_go(
-            context,
-            key,
-            index,
-            "MarkNotRemoved",
-            f"index {name} is retained; its mark could not be removed: {error.message}",
-        )
+        return failed(again, index.status.dump())
+    outcome = failed(error, index.status.dump())
+    outcome.requeue_after = RETRY_STALLED
+    return outcome
 
 
-async def _through_store(context: Context, key: Key, index: VectorIndex, session: StoreSession, name: str) -> Outcome:
+async def _through_store(
+    context: Context, key: Key, index: VectorIndex, session: StoreSession, name: str
+) -> Outcome | None:
+    """Retain or delete what is ours. None when that is done; what is waited for otherwise."""
     found = await session.describe(name)
     if found is None or not _is_ours(context, index, found):
-        return await _done(context, key, index)
+        _check_backend(index, session, name)
+        return None
     if index.spec.deletion_policy is DeletionPolicy.DELETE and not context.settings.read_only:
         return await _delete(context, key, index, session, found)
-    return await _retain(context, key, index, session, found)
+    await _retain(context, key, session, found)
+    return None
+
+
+def _check_backend(index: VectorIndex, session: StoreSession, name: str) -> None:
+    """An index that is not there may still be on the backend that it was made on. Raises Terminal."""
+    info, known = session.info, index.status.backend_id
+    if known not in (None, info.backend_id) and info.capabilities.durable:
+        raise Terminal(
+            f"another backend answers at {info.endpoint} (id {info.backend_id}, before {known}), where index {name} is "
+            f"not: point VectorStore {index.spec.store_ref.name} back, or let go of the index as it is with the "
+            f"annotation {ANNOTATION_RELEASE}=true",
+            reason="BackendChanged",
+        )
 
 
 def _waited(index: VectorIndex) -> float:
@@ -102,12 +121,15 @@ def _is_ours(context: Context, index: VectorIndex, found: IndexDescription) -> b
 
 async def _without_store(context: Context, key: Key, index: VectorIndex, name: str) -> Outcome:
     """The store was never reached by this process: it may come, or be gone for good."""
-    store = context.cache.get("VectorStore", key.namespace, index.spec.store_ref.name)
-    never_made = index.status.incarnation is None
-    if never_made or store is None:
-        told = "" if never_made else f"index {name} was left behind: VectorStore {index.spec.store_ref.name} is gone"
-        return await _let_go(context, key, index, "StoreGone", told) if told else await _done(context, key, index)
-    if index.spec.deletion_policy is not DeletionPolicy.DELETE and _waited(index) > RETAIN_PATIENCE:
+    store = await _store_body(context, key.namespace, index.spec.store_ref.name)
+    unrecorded = index.status.incarnation is None
+    if unrecorded and (store is None or not (store.get("status") or {}).get("backendId")):
+        return await _done(context, key, index)  # there never was a store to make it in
+    if store is None:
+        told = f"index {name} was left behind: VectorStore {index.spec.store_ref.name} is gone"
+        return await _let_go(context, key, index, "StoreGone", told)
+    impatient = unrecorded or index.spec.deletion_policy is not DeletionPolicy.DELETE
+    if impatient and _waited(index) > RETAIN_PATIENCE:
         return await _let_go(
             context, key, index, "StoreNotReached", f"index {name} is retained; its store was not reached"
         )
@@ -126,6 +148,17 @@ async def _without_store(context: Context, key: Key, index: VectorIndex, name: s
     return Outcome(index.status.dump(), waiting_conditions("StoreNotReady", message), requeue_after=5.0)
 
 
+async def _store_body(context: Context, namespace: str, name: str) -> Mapping[str, Any] | None:
+    """The VectorStore; asked for where the watch has not told of it: what is let go of cannot be called back."""
+    known = context.cache.get("VectorStore", namespace, name)
+    if known is not None:
+        return known
+    try:
+        return await context.client.get(resources.VECTOR_STORES, name, namespace)
+    except NotFound:
+        return None
+
+
 async def _namespace_terminating(context: Context, namespace: str) -> bool:
     try:
         body = await context.client.get(resources.NAMESPACES, namespace)
@@ -138,29 +171,34 @@ async def _namespace_terminating(context: Context, namespace: str) -> bool:
 
 async def _delete(
     context: Context, key: Key, index: VectorIndex, session: StoreSession, found: IndexDescription
-) -> Outcome:
+) -> Outcome | None:
     """Drop the index, once its loss was confirmed where it holds vectors."""
     vectors = await session.store.count(found.name)
-    if vectors and index.metadata.annotations.get(ANNOTATION_CONFIRM_DELETE) != found.name:
+    exact = session.info.capabilities.exact_counts
+    if (vectors or not exact) and index.metadata.annotations.get(ANNOTATION_CONFIRM_DELETE) != found.name:
         message = (
-            f"index {found.name} holds {vectors} vectors: to delete them for good, run kubectl annotate vectorindex "
-            f"{key.name} -n {key.namespace} {ANNOTATION_CONFIRM_DELETE}={found.name}; to keep them, "
-            f"{ANNOTATION_RELEASE}=true"
+            f"index {found.name} holds {'' if exact else 'about '}{vectors} vectors: to delete them for good, run "
+            f"kubectl annotate vectorindex {key.name} -n {key.namespace} {ANNOTATION_CONFIRM_DELETE}={found.name}; "
+            f"to keep them, {ANNOTATION_RELEASE}=true"
         )
         return Outcome(index.status.dump(), waiting_conditions("DeletionNeedsConfirmation", message))
-    if session.aliases.get(client_name(index)) == found.name:
-        await session.store.delete_alias(client_name(index))
-        session.aliases.pop(client_name(index), None)
+    await _delete_alias(session, client_name(index), found.name)
     await session.store.delete_index(found.name)
     session.forget(found.name)
     log.info("deleted index %s with %d vectors", found.name, vectors)
     _tell(context, key, "Deleted", f"index {found.name} and its {vectors} vectors were deleted")
-    return await _done(context, key, index)
+    return None
 
 
-async def _retain(
-    context: Context, key: Key, index: VectorIndex, session: StoreSession, found: IndexDescription
-) -> Outcome:
+async def _delete_alias(session: StoreSession, alias: str, target: str) -> None:
+    """Remove the alias, unless it leads elsewhere by now."""
+    if session.info.capabilities.aliases and (await session.store.aliases()).get(alias) == target:
+        with contextlib.suppress(NotFound):
+            await session.store.delete_alias(alias)
+        session.aliases.pop(alias, None)
+
+
+async def _retain(context: Context, key: Key, session: StoreSession, found: IndexDescription) -> None:
     """Release the ownership mark and leave the rest."""
     vectors = await session.store.count(found.name)
     if found.mark is not None and not context.settings.read_only:
@@ -168,7 +206,6 @@ async def _retain(
         await session.describe(found.name)
     log.info("retained index %s with %d vectors", found.name, vectors)
     _tell(context, key, "Retained", f"index {found.name} and its {vectors} vectors were retained in the store")
-    return await _done(context, key, index)
 
 
 def _tell(context: Context, key: Key, reason: str, message: str) -> None:

@@ -94,7 +94,7 @@ async def reconcile(context: Context, store: VectorStore) -> Outcome:
         if (known := context.sessions.get(key)) is not None:
             known.healthy = False
         outcome = failed(error, status)
-        outcome.status["throttled"] = isinstance(error, Retryable) and error.reason == "RateLimited"
+        outcome.status["throttled"] = isinstance(error, Retryable) and error.reason == "Throttled"
         outcome.requeue_after = interval
         if was_ready or told.get("message") != error.message:
             # The indexes repeat why they have to wait.
@@ -218,25 +218,49 @@ async def _finalize(context: Context, key: Key, store: VectorStore) -> Outcome:
     if FINALIZER not in store.metadata.finalizers:
         await context.sessions.close(key)
         return Outcome()
-    needing = []
+    needing: list[Key] = []
     for body in dependents(context, key):
         index = VectorIndex.model_validate(body)
         owns = FINALIZER in index.metadata.finalizers
         if owns and (index.deleting or index.spec.deletion_policy is DeletionPolicy.DELETE):
-            needing.append(index.metadata.name)
+            needing.append(_index_key(body))
     released = store.metadata.annotations.get(ANNOTATION_RELEASE) == "true"
     if needing and not released:
-        message = (
-            f"kept until VectorIndex {', '.join(sorted(needing)[:5])} is deleted, which needs this store; "
-            f"let go at once with the annotation {ANNOTATION_RELEASE}=true"
-        )
-        conditions = waiting_conditions("InUse", message)
-        if context.sessions.get(key) is not None:
-            # The indexes are finalized through this store: to them it is as ready as it was.
-            conditions[0] = ConditionState("Ready", "True", "InUse", message)
-        return Outcome(store.status.dump(), conditions)
+        return await _kept_for(context, key, store, needing)
     await remove_finalizer(context, key, store.metadata)
     await context.sessions.close(key)
     remember_uses(context, key, [])
     metrics.forget(*key)
     return Outcome()
+
+
+async def _kept_for(context: Context, key: Key, store: VectorStore, needing: list[Key]) -> Outcome:
+    """Stay reachable for the indexes that are finalized through this store, also after a restart."""
+    names = ", ".join(sorted(index.name for index in needing)[:5])
+    way_out = f"let go at once with the annotation {ANNOTATION_RELEASE}=true"
+    references: list[Reference] = []
+    woken: list[Key] = []
+    try:
+        before = context.sessions.get(key)
+        connection = await store_connection(context, key, store.spec, references)
+        session = await context.sessions.open(key, connection_digest(connection), connection)
+        if session is not before:
+            await session.refresh()
+            woken = needing
+    except VectorwrightError as error:
+        told = type(error)(f"{error.message} (VectorIndex {names} needs this store; {way_out})", reason=error.reason)
+        outcome = failed(told, store.status.dump())
+        outcome.requeue_after = jittered(probe_interval(store))
+        return outcome
+    finally:
+        remember_uses(context, key, references)
+    message = f"kept until VectorIndex {names} is deleted, which needs this store; {way_out}"
+    conditions = waiting_conditions("InUse", message)
+    # To the indexes it is as ready as it was.
+    conditions[0] = ConditionState("Ready", "True", "InUse", message)
+    return Outcome(
+        store.status.dump(),
+        conditions,
+        requeue_after=jittered(probe_interval(store)),
+        once_written=functools.partial(_wake, context, woken),
+    )
