@@ -67,6 +67,7 @@ class Driver:
         self._controllers = {controller.resource.kind: controller for controller in controllers}
         self._meanwhile: dict[Key, list[str]] = {}
         """Versions that the watch delivered of the objects that are being worked on."""
+        self._told: dict[Key, tuple[str, str]] = {}
         self.queue = WorkQueue(self.work, context.settings.max_concurrent_reconciles)
 
     def on_event(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
@@ -119,6 +120,7 @@ class Driver:
         body = self._context.cache.get(*key)
         if body is None:
             self.queue.forget(key)
+            self._told.pop(key, None)
             if controller.gone is not None:
                 await controller.gone(self._context, key)
             self._wake_dependents(controller, key)
@@ -161,15 +163,28 @@ class Driver:
         error = outcome.error
         if isinstance(error, Retryable):
             delay = self.queue.failed(key, error.after)
-            log.warning("%s: %s (again in %.1f s)", error.reason, error.message, delay)
+            if outcome.requeue_after is not None and error.after is None:
+                delay = min(delay, outcome.requeue_after)
+                self.queue.add_after(key, delay)
+            self._tell(key, error, f" (again in {delay:.1f} s)")
             return "retry"
         self.queue.succeeded(key)
         if outcome.requeue_after is not None:
             self.queue.add_after(key, outcome.requeue_after)
-        if error is not None:
-            log.warning("%s: %s", error.reason, error.message)
-            return "stalled"
-        return "success"
+        self._tell(key, error)
+        return "success" if error is None else "stalled"
+
+    def _tell(self, key: Key, error: VectorwrightError | None, note: str = "") -> None:
+        """Log an error when it is news: the same one again and again is told once, and its end too."""
+        told = None if error is None else (error.reason, error.message)
+        if told == self._told.get(key):
+            return
+        if error is None:
+            self._told.pop(key)
+            log.info("recovered")
+            return
+        self._told[key] = (error.reason, error.message)
+        log.warning("%s: %s%s", error.reason, error.message, note)
 
     async def _reconcile(self, controller: Controller, body: Body) -> Outcome:
         try:

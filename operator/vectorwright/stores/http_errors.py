@@ -68,7 +68,7 @@ def transport_error(error: httpx.HTTPError, endpoint: str) -> VectorwrightError:
     if isinstance(error, httpx.UnsupportedProtocol):
         return Terminal(f"{endpoint} is not an address that can be asked: it must begin with http:// or https://")
     what = "cannot be reached" if isinstance(error, httpx.ConnectError) else "broke off the connection"
-    return Retryable(f"{endpoint} {what} ({type(error).__name__})")
+    return Retryable(f"{endpoint} {what} ({type(error).__name__})", reason="Unreachable")
 
 
 def status_error(response: httpx.Response, endpoint: str, detail: str = "") -> VectorwrightError:  # noqa: PLR0911
