@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -88,7 +89,7 @@ class Worker:
         with self.client() as client:
             while time.monotonic() < ends:
                 assert self.process.poll() is None, self.log
-                if not self.unix.exists():
+                if not self._listens():
                     time.sleep(0.01)
                     continue
                 try:
@@ -99,6 +100,10 @@ class Worker:
                     return state
                 time.sleep(0.01)
         raise AssertionError(f"the worker did not get there: {self.log}")
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.unix)) == 0
 
     def kill(self) -> None:
         """SIGKILL."""
