@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from tests.support.reconciling import DURABLE, INSTALLATION, NAMESPACE, World, resource, vectors
 
+from vectorwright.api.v1alpha1 import VectorIndex
 from vectorwright.errors import Conflict, Retryable, Terminal
-from vectorwright.reconcile import sessions
+from vectorwright.reconcile import sessions, vectorindex
 from vectorwright.reconcile.cache import Key
 from vectorwright.stores.base import ChangeClass, FieldDefinition, IndexDefinition, IndexDescription, OwnershipMark
 from vectorwright.stores.memory import MemoryStore
@@ -733,3 +734,19 @@ async def test_the_count_that_allows_another_model_is_not_an_old_one(world: Worl
     world.add_index(embeddingModelRef={"name": "small"})
     await world.settle()
     assert world.conditions()["Stalled"] == ("True", "ModelMismatch")
+
+
+async def test_the_count_is_right_as_soon_as_a_run_has_ended(world: World) -> None:
+    """A listing that is seconds old does not know of what the run wrote last."""
+    store = world.backend()
+    await ready(world)
+    await world.tick()
+    await store.memory.upsert("docs-g1", vectors(3))
+    job = resource("IngestionJob", "docs", {"indexRef": {"name": "docs"}})
+    world.context.cache.put("IngestionJob", {**job, "status": {"lastSuccessAt": "2026-01-01T12:00:00Z"}})
+    seen = world.index()
+    outcome = await vectorindex.reconcile(world.context, VectorIndex.model_validate(seen))
+    assert (outcome.status["vectors"], outcome.status["lastIngestedAt"]) == (3, "2026-01-01T12:00:00Z")
+    store.calls.clear()
+    await vectorindex.reconcile(world.context, VectorIndex.model_validate({**seen, "status": outcome.status}))
+    assert not store.calls, "once the run was taken note of, the listing is enough again"

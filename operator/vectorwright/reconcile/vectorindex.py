@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import datetime
 
 from vectorwright.api.v1alpha1.common import ANNOTATION_OWNER, API_VERSION
 from vectorwright.api.v1alpha1.vectorindex import VectorIndex
@@ -30,7 +31,7 @@ from .index_plan import (
     plan,
 )
 from .index_references import StoreNotOpened, claimant, client_name, desired_index, physical_name, resolve
-from .index_report import RESOLVED, report
+from .index_report import RESOLVED, last_ingested, report
 from .outcome import Outcome, Status, failed, waiting_conditions
 from .sessions import StoreSession
 
@@ -126,11 +127,17 @@ def _as_error(todo: Plan) -> VectorwrightError:
 
 async def _observe(context: Context, index: VectorIndex, session: StoreSession, name: str) -> IndexDescription | None:
     """The index as the store has it: from the shared listing where it is known and fresh, else asked for."""
-    if index.status.incarnation and session.age <= LISTING_MAX_AGE:
+    if index.status.incarnation and session.age <= LISTING_MAX_AGE and not _filled_since(context, index):
         found = session.listing.get(name)
         if found is not None:
             return found
     return await session.describe(name)
+
+
+def _filled_since(context: Context, index: VectorIndex) -> bool:
+    """Whether a run ended since the last pass: a listing from before it tells the number of vectors wrong."""
+    ended, known = last_ingested(context, Key("VectorIndex", *index.key)), index.status.last_ingested_at
+    return ended is not None and (known is None or datetime.fromisoformat(ended) > known)
 
 
 def _kept_status(index: VectorIndex) -> Status:
