@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from vectorwright.ingest.parser_pool import parse_bytes
 from vectorwright.ingest.pipeline import Run
 from vectorwright.ingest.retry import Retrier
 from vectorwright.ingest.runspec import RunSpec, RunState
-from vectorwright.stores.base import IndexDefinition, Record, RecordBatch, Vectors
+from vectorwright.stores.base import IndexDefinition, Record, RecordBatch, Store, Vectors
 from vectorwright.stores.memory import MemoryStore
 
 DIMENSION = 8
@@ -187,21 +187,32 @@ def quick(attempts: int = 3, **options: Any) -> Retrier:
     return Retrier(attempts, sleep=no_sleep, rng=random.Random(1), **options)
 
 
+AnyStore = TypeVar("AnyStore", bound=Store)
+
+
 @dataclass
-class Bench:
+class Bench(Generic[AnyStore]):
     """A store with one index, and runs into it."""
 
-    store: ScriptedStore
+    store: AnyStore
     embedder: HashEmbedder
     incarnation: str
     metric: str = "cosine"
     overrides: dict[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    async def make(cls, *, metric: str = "cosine", store: ScriptedStore | None = None, **overrides: Any) -> Bench:
+    @staticmethod
+    async def make(
+        *, metric: str = "cosine", store: ScriptedStore | None = None, **overrides: Any
+    ) -> Bench[ScriptedStore]:
+        """Over a store in memory, whose faults the test scripts."""
         store = store or ScriptedStore()
         made = await store.create_index(IndexDefinition(INDEX, DIMENSION, metric))
-        return cls(store, HashEmbedder(), made.incarnation, metric, overrides)
+        return Bench(store, HashEmbedder(), made.incarnation, metric, overrides)
+
+    @staticmethod
+    async def over(store: AnyStore, incarnation: str, **overrides: Any) -> Bench[AnyStore]:
+        """Over any store, which has the index already."""
+        return Bench(store, HashEmbedder(), incarnation, "cosine", overrides)
 
     def spec(self, **overrides: Any) -> RunSpec:
         wanted: dict[str, Any] = {
