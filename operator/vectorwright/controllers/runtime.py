@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import logging
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ HEARTBEAT_INTERVAL = 1.0
 """Seconds between two signs of life of the event loop."""
 TIDY_INTERVAL = 60.0
 """Seconds between two looks for watches that nobody needs any more."""
+FIRST_LISTING_PATIENCE = 15.0
+"""Seconds for which work waits for the first listings; an object that was deleted meanwhile is waited for in vain."""
 LIST_CHUNK = 500
 """Objects in one page of a first listing."""
 
@@ -99,7 +102,7 @@ async def _serve(
     driver = Driver(context, CONTROLLERS)
     kopf_session = open_session(connection)
     tasks = [
-        asyncio.create_task(driver.queue.run(), name="queue"),
+        asyncio.create_task(_work(context, driver, stop), name="queue"),
         asyncio.create_task(_tidy(context), name="tidy"),
         asyncio.create_task(_kopf(settings, connection, driver, kopf_session, stop), name="kopf"),
     ]
@@ -122,6 +125,30 @@ async def _serve(
             await context.local_stores.stop()
         await context.events.close()
         await kopf_session.close()
+
+
+async def _work(context: Context, driver: Driver, stop: asyncio.Event) -> None:
+    """Work the queue, once the watches have told of everything that there was at the start.
+
+    Until then a reference that is not known says nothing: taking it for missing would turn every index not ready, and
+    let go of those that are being deleted.
+    """
+    missing = await _when_reachable(lambda: _present(context), stop) or set()
+    deadline = time.monotonic() + FIRST_LISTING_PATIENCE
+    while missing and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+        missing = {key for key in missing if context.cache.get(*key) is None}
+    await driver.queue.run()
+
+
+async def _present(context: Context) -> set[Key]:
+    """All our objects in the namespaces that are served."""
+    found = set()
+    for controller in CONTROLLERS:
+        for namespace in context.settings.namespaces or (None,):
+            for body in await context.client.list(controller.resource, namespace):
+                found.add(Key(controller.resource.kind, body["metadata"]["namespace"], body["metadata"]["name"]))
+    return found
 
 
 def _local_stores(settings: Settings) -> LocalStoreServers | None:
