@@ -183,6 +183,18 @@ async def test_an_index_replaced_behind_the_back_is_seen(docs: Store, open_anoth
     assert list(await stranger.fetch("docs", [record_id(0)])) == [record_id(0)]
 
 
+async def test_what_is_remembered_of_an_index_refuses_nothing(docs: Store, open_another: StoreFactory) -> None:
+    await docs.upsert("docs", batch(2))
+    stranger = open_another(None)
+    await stranger.delete_index("docs")
+    await stranger.create_index(definition("docs", dimension=16))
+    await docs.upsert("docs", batch(3, dimension=16))
+    assert await stranger.count("docs") == 3
+    await stranger.delete_index("docs")
+    await stranger.create_index(definition("docs", dimension=4))
+    assert await docs.query("docs", vectors(1, 4)[0], 3) == []
+
+
 async def test_an_index_dropped_behind_the_back_is_not_found(docs: Store, open_another: StoreFactory) -> None:
     await docs.upsert("docs", batch(2))
     await open_another(None).delete_index("docs")

@@ -62,6 +62,8 @@ class ChromaStore(ChromaCatalog):
 
         A text is removed only together with its record, which is then missing for the time of one request.
         """
+        if batch.vectors.ndim == 2:
+            self._forget_unless(name, batch.vectors.shape[1])
         await self._on(name, lambda collection: self._upsert(collection, batch))
 
     async def _upsert(self, collection: Collection, batch: RecordBatch) -> None:
@@ -153,6 +155,7 @@ class ChromaStore(ChromaCatalog):
             )
             return decode_matches(answer, collection.metric)
 
+        self._forget_unless(name, len(asked))
         return await self._on(name, query)
 
     async def delete(self, name: str, ids: Sequence[str]) -> None:

@@ -202,6 +202,12 @@ class ChromaCatalog(StoreWithoutAliases):
         """Whether a collection can have the name: what cannot be one is not asked for by its path."""
         return re.fullmatch(self.capabilities.name_pattern, name) is not None and ".." not in name
 
+    def _forget_unless(self, name: str, dimension: int) -> None:
+        """Look a collection up again where it is remembered with another dimension: it may have been made again."""
+        known = self._known.get(name)
+        if known is not None and known.dimension not in (None, dimension):
+            del self._known[name]
+
     async def _resolve(self, name: str) -> Collection:
         """The collection of that name, as it is now. Raises NotFound."""
         self._known.pop(name, None)

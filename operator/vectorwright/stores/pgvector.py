@@ -40,12 +40,11 @@ class PgvectorStore(PgvectorCatalog):
     """One schema of a PostgreSQL database, 14 or newer, with pgvector 0.7 or newer."""
 
     @asynccontextmanager
-    async def _on(self, name: str, *, writes: bool = False, fresh: bool = False) -> AsyncIterator[tuple[Link, Table]]:
+    async def _on(self, name: str, *, writes: bool = False) -> AsyncIterator[tuple[Link, Table]]:
         """A connection and what is known of a table. Raises NotFound where it is gone."""
         try:
             async with self._pool.link(writes=writes) as link:
-                known = None if fresh else self._known.get(name)
-                yield link, known or await self._resolve(link, name)
+                yield link, self._known.get(name) or await self._resolve(link, name)
         except NotFound:
             self._known.pop(name, None)
             raise absent(name) from None
@@ -59,10 +58,9 @@ class PgvectorStore(PgvectorCatalog):
 
     async def upsert(self, name: str, batch: RecordBatch) -> None:
         """Write rows, all or none. Raises BatchRejected, BatchTooLarge, Retryable, NotFound."""
-        known = self._known.get(name)
-        # A table that was made again may have another dimension: nothing is refused for what is only remembered.
-        fresh = known is not None and batch.vectors.ndim == 2 and known.dimension != batch.vectors.shape[1]
-        async with self._on(name, writes=True, fresh=fresh) as (link, table):
+        if batch.vectors.ndim == 2:
+            self._forget_unless(name, batch.vectors.shape[1])
+        async with self._on(name, writes=True) as (link, table):
             encoded = check_batch(
                 batch,
                 index=name,
@@ -109,6 +107,7 @@ class PgvectorStore(PgvectorCatalog):
         """
         expression = condition(where)
         asked = np.ascontiguousarray(vector, np.float32)
+        self._forget_unless(name, len(asked))
         async with self._on(name) as (link, table):
             metric = table.metric
             if metric is None or not table.ours:

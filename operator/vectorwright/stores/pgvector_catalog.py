@@ -77,7 +77,7 @@ class PgvectorCatalog(StoreWithoutAliases):
         ``SchemaNotFound``), Retryable.
         """
         async with self._pool.link() as link:
-            version = await server_version(link, self._pool.endpoint)
+            version = await server_version(link, self._pool.endpoint, self._schema)
             backend = await backend_id(link, f"{self._pool.host}:{self._pool.port}")
         return StoreInfo(version, f"pgvector:{backend}/{self._schema}", self._pool.endpoint, self.capabilities)
 
@@ -250,6 +250,12 @@ class PgvectorCatalog(StoreWithoutAliases):
 
     def _identifier(self, name: str) -> sql.Identifier:
         return sql.Identifier(self._schema, name)
+
+    def _forget_unless(self, name: str, dimension: int) -> None:
+        """Look a table up again where it is remembered with another dimension: it may have been made again."""
+        known = self._known.get(name)
+        if known is not None and known.dimension != dimension:
+            del self._known[name]
 
     async def _resolve(self, link: Link, name: str) -> Table:
         """The table as it is now. Raises NotFound, also for a name that PostgreSQL would cut short."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 
 import psycopg
@@ -16,7 +15,7 @@ OLDEST = (0, 7)
 """pgvector with halfvec and its index."""
 
 
-async def server_version(link: Link, endpoint: str) -> str:
+async def server_version(link: Link, endpoint: str, schema: str) -> str:
     """Versions of server and extension, as a person reads them.
 
     Raises Terminal (``ExtensionMissing``, ``UnsupportedVersion``). An extension that our role can make is not missing:
@@ -24,7 +23,7 @@ async def server_version(link: Link, endpoint: str) -> str:
     """
     server = str((await link.one("SELECT current_setting('server_version')"))[0]).split()[0]
     if link.extension_version is None:
-        await _check_extension_possible(link, endpoint)
+        await _create_extension(link, endpoint, schema, only_try=True)
         return f"PostgreSQL {server}, pgvector not yet installed"
     if version_numbers(link.extension_version)[:2] < OLDEST:
         raise Terminal(
@@ -47,35 +46,39 @@ async def backend_id(link: Link, place: str) -> str:
     return f"{system}/{database}"
 
 
-async def _check_extension_possible(link: Link, endpoint: str) -> None:
-    cursor = await link.connection.execute(
-        "SELECT v.trusted AND has_database_privilege(current_database(), 'CREATE') OR r.rolsuper "
-        "FROM pg_available_extension_versions v JOIN pg_roles r ON r.rolname = current_user "
-        "WHERE v.name = 'vector' LIMIT 1"
+async def _create_extension(link: Link, endpoint: str, schema: str, *, only_try: bool) -> None:
+    """Make pgvector, or find out whether our role may.
+
+    Whether it may is told by doing it: managed services let roles through that no catalog names.
+    """
+    (installable, in_public) = await link.one(
+        "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector'), "
+        "coalesce((SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = 'public'), false)"
     )
-    found = await cursor.fetchone()
-    if found is None:
-        what = "install the package of pgvector on the server, then run CREATE EXTENSION vector in the database"
-    elif not found[0]:
-        what = "let a superuser, or the owner of the database, run CREATE EXTENSION vector in it"
-    else:
-        return
-    raise Terminal(f"{endpoint} has no pgvector: {what}", reason="ExtensionMissing")
+    if not installable:
+        raise Terminal(
+            f"{endpoint} has no pgvector: install its package on the server, then run CREATE EXTENSION vector in the "
+            "database",
+            reason="ExtensionMissing",
+        )
+    place = sql.Identifier("public" if in_public else schema)
+    try:
+        async with link.connection.transaction(force_rollback=only_try):
+            await link.connection.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA {}").format(place))
+    except psycopg.errors.UniqueViolation:
+        return  # another connection made it in the same moment
+    except psycopg.errors.InsufficientPrivilege:
+        raise Terminal(
+            f"{endpoint} has no pgvector, and our role may not make it: let a superuser run CREATE EXTENSION vector in "
+            "the database",
+            reason="ExtensionMissing",
+        ) from None
 
 
 async def ensure_extension(pool: ConnectionPool) -> None:
-    """Make pgvector known to the database where our role may: it is a trusted extension. Raises Terminal."""
+    """Make pgvector known to the database where our role may. Raises Terminal (``ExtensionMissing``)."""
     async with pool.link() as link:
         if link.extension_schema is not None:
             return
-        await _check_extension_possible(link, pool.endpoint)
-        (public,) = await link.one(
-            "SELECT coalesce((SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = 'public'), "
-            "false)"
-        )
-        schema = sql.Identifier("public" if public else pool.schema)
-        with contextlib.suppress(psycopg.errors.UniqueViolation):  # another connection made it in the same moment
-            await link.connection.execute(
-                sql.SQL("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA {}").format(schema)
-            )
+        await _create_extension(link, pool.endpoint, pool.schema, only_try=False)
     await pool.reset()
