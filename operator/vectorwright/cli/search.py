@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 import textwrap
@@ -88,6 +89,8 @@ class _Reader:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command. Exit code 1 when the search fails, 2 for wrong arguments."""
+    # Before a library sets the whole process to log each of its requests: the local model's does so when imported.
+    logging.basicConfig(level=logging.WARNING, format="vectorwright search: %(message)s")
     try:
         matches = asyncio.run(_search(args))
     except VectorwrightError as error:
