@@ -1,6 +1,6 @@
 # Every target prepares .venv first, which takes milliseconds when nothing has changed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt crds cluster-up cluster-down bench clean bootstrap
+.PHONY: help demo demo-stop test check fmt crds cluster-up cluster-down bench clean bootstrap
 MAKEFLAGS += --no-print-directory
 
 PYTHON_IN_VENV := .venv/bin/python
@@ -10,6 +10,9 @@ help: ## List what make can do
 
 demo: bootstrap ## See it work end to end on this machine (KEEP=1 leaves it running; CONTEXT= a cluster of yours)
 	@$(PYTHON_IN_VENV) -m deploy.demo
+
+demo-stop: bootstrap ## Stop the demos that KEEP=1 left running, and delete all that is theirs
+	@$(PYTHON_IN_VENV) -m deploy.demo stop
 
 test: bootstrap ## Run every test on real servers (ARGS= for pytest, e.g. ARGS="tests/unit -k plan")
 	@$(PYTHON_IN_VENV) -m scripts.run_tests $(ARGS)
@@ -32,7 +35,8 @@ cluster-down: bootstrap ## Stop it and delete its data (NAME= as given to cluste
 bench: bootstrap ## Measure, and write reports to bench/reports (ARGS= for the benchmark)
 	@$(PYTHON_IN_VENV) -m bench $(ARGS)
 
-clean: ## Stop this checkout's clusters and delete what was made in it (downloads and builds in the cache stay)
+clean: ## Stop this checkout's demos and clusters, delete what was made in it (downloads and builds in the cache stay)
+	@if [ -x $(PYTHON_IN_VENV) ] && [ -d .run ]; then $(PYTHON_IN_VENV) -m deploy.demo stop; fi
 	@if [ -x $(PYTHON_IN_VENV) ] && [ -d .run ]; then $(PYTHON_IN_VENV) -m deploy.devcluster down --all; fi
 	@rm -rf .venv .run .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
 	@find operator tests deploy bench scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -28,10 +28,16 @@ class TrialOperator:
         directory: Path | None = None,
         environment: Mapping[str, str] | None = None,
         trial: bool = True,
+        remove: Path | None = None,
     ) -> None:
-        """``flags`` come after the trial's own, which ``trial=False`` leaves out."""
+        """``flags`` come after the trial's own, which ``trial=False`` leaves out.
+
+        ``remove`` is a directory to delete should this process die without stopping the operator; its own, where it
+        makes that itself.
+        """
         self._owned = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="vectorwright-operator-"))
+        self._remove = self.directory if self._owned else remove
         self.kubeconfig = kubeconfig
         self._flags: Sequence[str] = flags
         self._trial = trial
@@ -50,6 +56,10 @@ class TrialOperator:
         if self._process is None:
             raise RuntimeError("this operator is stopped")
         return self._process.pid
+
+    def processes(self) -> list[ManagedProcess]:
+        """Its parent process, while it runs; the others end with that one."""
+        return [] if self._process is None else [self._process]
 
     def start(self, *, wait: bool = True) -> Self:
         """Start it (again); ``wait`` for it to lead. Raises ProcessError with the end of the log."""
@@ -79,7 +89,7 @@ class TrialOperator:
             log=self.log,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
             grace=30,
-            remove=self.directory if self._owned else None,
+            remove=self._remove,
         )
 
     def get(self, path: str) -> str:
