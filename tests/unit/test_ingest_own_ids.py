@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
-from tests.support.ingest import DIMENSION, Bench, paragraphs
+from tests.support.ingest import DIMENSION, INDEX, Bench, paragraphs
 
 from vectorwright.api.v1alpha1.ingestionjob import Phase
+from vectorwright.stores.base import RecordBatch
 
 SMALL: dict[str, Any] = {"chunk": {"size": 80}}
 SYNC = {"sync": {"mode": "Sync"}}
@@ -64,6 +66,15 @@ async def test_an_id_of_somebody_else_is_not_overwritten() -> None:
     records = await bench.records()
     assert records["x"].metadata["vw_source"] == "first"
     assert set(records) == {"x", "z"}
+
+
+async def test_an_index_with_one_job_may_still_hold_records_of_somebody_else() -> None:
+    bench = await Bench.make(**OPTIONS)
+    vectors = np.ones((1, DIMENSION), np.float32)
+    await bench.store.upsert(INDEX, RecordBatch(["x"], vectors, [{"by": "hand"}], ["kept"]))
+    state = await bench.run({"t.jsonl": table(("x", one(9)), ("z", one(2)))}, store={"soleWriter": True})
+    assert [(d.document, d.reason) for d in state.dead_letters] == [("t.jsonl#x", "IdTaken")]
+    assert (await bench.records())["x"].text == "kept"
 
 
 async def test_a_record_that_grows_to_several_chunks_gives_up_its_id() -> None:

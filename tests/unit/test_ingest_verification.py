@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
-from tests.support.ingest import INDEX, Bench, ScriptedStore, StaticSource
+from tests.support.ingest import DIMENSION, INDEX, Bench, ScriptedStore, StaticSource
 
 from vectorwright.api.v1alpha1.ingestionjob import Phase
 from vectorwright.errors import Retryable
@@ -48,6 +49,15 @@ async def test_large_sources(capabilities: dict[str, Any], sole: bool, found: st
         assert (state.phase, state.reason, state.retryable) == (Phase.FAILED, "VerificationFailed", True)
     else:
         assert (state.phase, state.verification) == (Phase.SUCCEEDED, found)
+
+
+@pytest.mark.usefixtures("large")
+async def test_a_count_of_everything_takes_records_of_others_into_account() -> None:
+    store = ScriptedStore(capabilities=replace(MEMORY_CAPABILITIES, filtered_count=False))
+    bench = await Bench.make(store=store)
+    await store.upsert(INDEX, RecordBatch(["theirs"], np.ones((1, DIMENSION), np.float32), [{"by": "hand"}], [None]))
+    state = await bench.run(DOCUMENTS, store={"soleWriter": True})
+    assert (state.phase, state.verification) == (Phase.SUCCEEDED, "Namespace")
 
 
 async def test_records_that_no_run_wrote_are_told() -> None:

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from tests.support.git import GitServer
 from tests.support.openai import Fault, FaultKind, OpenAIServer
 from tests.support.store_server import StartStoreServer, StoreServer
 from tests.support.workers import StartWorker, Worker
@@ -16,7 +17,7 @@ from tests.support.workers import StartWorker, Worker
 from vectorwright.api.v1alpha1.ingestionjob import Phase
 from vectorwright.ingest.embedders.local import revision
 from vectorwright.ingest.embedders.registry import fingerprint
-from vectorwright.ingest.runspec import EXIT_RETRYABLE, EXIT_SUCCESS, EXIT_TERMINAL, EmbedderTarget
+from vectorwright.ingest.runspec import EXIT_RETRYABLE, EXIT_SUCCESS, EXIT_TERMINAL, EmbedderTarget, RunState
 from vectorwright.stores.base import IndexDefinition, Record
 from vectorwright.stores.registry import Connection, StoreCredentials, open_store
 
@@ -99,6 +100,42 @@ async def test_a_run_from_directory_to_exit_status(server: StoreServer, start_wo
     again = start_worker(run, files=files_of(server, documents))
     assert again.wait() == EXIT_SUCCESS
     assert (again.state.counts.documents_unchanged, again.state.counts.vectors_embedded) == (5, 0)
+
+
+async def test_a_git_repository_is_followed_commit_by_commit(
+    server: StoreServer, start_worker: StartWorker, git_server: GitServer
+) -> None:
+    repository = git_server.repository()
+    first = repository.commit({f"docs/{n:02}.md": f"# Page {n}\n\n{text(n, 4)}" for n in range(12)} | {"x.bin": "no"})
+    run = run_of(
+        server,
+        await make_index(server, 256),
+        source={"git": {"url": repository.url, "include": ["docs/**"]}},
+        sync={"mode": "Sync"},
+        network={"allowNetworks": ["127.0.0.0/8"]},
+    )
+    files = files_of(server, {})
+
+    async def finished() -> RunState:
+        worker = start_worker(run, files=files)
+        assert worker.wait() == EXIT_SUCCESS, worker.log
+        return worker.state
+
+    state = await finished()
+    assert (state.phase, state.revision, state.counts.documents_new) == (Phase.SUCCEEDED, first, 12)
+    before = await records(server)
+    state = await finished()
+    assert (state.counts.documents_unchanged, state.counts.bytes_read, state.counts.vectors_written) == (12, 0, 0)
+    second = repository.commit({"docs/03.md": "# Changed", "docs/04.md": None, "docs/new.md": "# New"})
+    state = await finished()
+    counts = state.counts
+    assert state.revision == second
+    assert (counts.documents_replaced, counts.documents_deleted, counts.documents_new) == (1, 1, 1)
+    after = await records(server)
+    (changed,) = [record for record in after.values() if record.metadata["vw_doc"] == "docs/03.md"]
+    assert (changed.metadata["commit"], changed.text) == (second, "# Changed")
+    kept = {name for name, record in before.items() if record.metadata["vw_doc"] not in {"docs/03.md", "docs/04.md"}}
+    assert kept < set(after)
 
 
 async def test_exit_statuses_tell_what_may_be_done(

@@ -130,6 +130,9 @@ class RunContext:
     progress: Progress
     dead_letters: DeadLetters
     halt: Halt
+    strangers: int | None = None
+    """Records in the index at the start that are not of this source; None where others may write, or it is not known.
+    """
     claims: Claims = field(default_factory=Claims)
     unseen: list[str] = field(default_factory=list)
     """Keys of entries that could not be fetched or parsed: none of their documents counts as vanished."""

@@ -14,8 +14,8 @@ from .context import RunContext
 from .contracts import Document, Entry, Fetched, Rejected, Source
 from .planning import Listing
 
-_SLICE = 100
-"""Entries that a source is asked for at a time."""
+_SLICE = 1024
+"""Entries that a source is asked for at a time: it may fetch several hundred in one round trip."""
 WINDOW = 4
 """Documents that are parsed or wait for their turn: bounds memory by as many documents of the largest size."""
 _SOURCE_DOWN = 10

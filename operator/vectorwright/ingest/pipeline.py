@@ -143,6 +143,7 @@ class Run:
         await self._check_index()
         ledger = await self._load_ledger()
         context = self._context(ledger)
+        context.strangers = await self._count_strangers(ledger)
         with closing(Listing()) as listing:
             await plan(context, self._source, listing)
             if len(listing) and not self._halt.requested:
@@ -191,6 +192,13 @@ class Run:
         except NotFound as error:
             raise Terminal(error.message, reason="IndexLost") from None
 
+    async def _count_strangers(self, ledger: Ledger) -> int | None:
+        """Records of the index that are not of this source, where nobody else adds any and the store counts exactly."""
+        if not self._spec.store.sole_writer or not self._store.capabilities.exact_counts:
+            return None
+        total = await self._calls.call(lambda: self._store.count(self._spec.store.index))
+        return max(0, total - len(ledger))
+
     async def _check_index(self) -> None:
         """The index is the one that the run was planned for. Raises Terminal, Conflict."""
         target = self._spec.store
@@ -235,7 +243,7 @@ class Run:
             context.ledger,
             self._written,
             source=spec.source_name,
-            sole_writer=spec.store.sole_writer,
+            strangers=context.strangers,
             looks=self._looks,
         )
         try:

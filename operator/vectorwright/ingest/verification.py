@@ -66,14 +66,14 @@ class Verifier:
         written: Written,
         *,
         source: str,
-        sole_writer: bool,
+        strangers: int | None,
         looks: Retrier,
     ) -> None:
         self._calls = calls
         self._ledger = ledger
         self._written = written
         self._source = source
-        self._sole_writer = sole_writer
+        self._strangers = strangers
         self._looks = looks
 
     async def verify(self) -> str:
@@ -95,8 +95,9 @@ class Verifier:
         if capabilities.filtered_count and capabilities.exact_counts:
             await self._looks.call(self._comparing(expected, lambda: self._calls.store.count(self._calls.index, where)))
             return EXACT
-        if self._sole_writer and capabilities.exact_counts:
-            await self._looks.call(self._comparing(expected, lambda: self._calls.store.count(self._calls.index)))
+        if self._strangers is not None:
+            total = expected + self._strangers
+            await self._looks.call(self._comparing(total, lambda: self._calls.store.count(self._calls.index)))
             return NAMESPACE
         await self._looks.call(self._fetch_sample)
         return SAMPLED
@@ -120,7 +121,7 @@ class Verifier:
         async def compare() -> None:
             found = await self._calls.call(count)
             if found != expected:
-                raise _difference(f"the index holds {found:,} records of this source; there should be {expected:,}")
+                raise _difference(f"the index holds {found:,} records; there should be {expected:,}")
 
         return compare
 

@@ -138,8 +138,10 @@ async def _open(spec: RunSpec, directory: Path, limits: Limits, stack: AsyncExit
     embedder, calls = None, 1
     if spec.embedder is not None:
         await _check_fingerprint(spec)
-        token = read_secret(directory, "embedder").token
-        embedder = open_embedder(spec.embedder.spec, token=token, ca=read_ca(directory, "embedder"))
+        secret = read_secret(directory, "embedder")
+        embedder = open_embedder(
+            spec.embedder.spec, token=secret.token or secret.password, ca=read_ca(directory, "embedder")
+        )
         stack.push_async_callback(closing, embedder)
         calls = _LOCAL_CONCURRENCY if spec.embedder.spec.local is not None else concurrency(spec.embedder.spec)
     return Run(

@@ -58,7 +58,7 @@ class Writer:
     async def _not_taken(self, items: list[Item]) -> list[Item]:
         """Items without those whose own id is a record of somebody else, which must not be overwritten."""
         context = self._context
-        if context.spec.store.sole_writer:
+        if context.strangers == 0:
             return items
         unsure = [item.id for item in items if item.own_id and not context.ledger.has_own_id(item.id)]
         if not unsure:
