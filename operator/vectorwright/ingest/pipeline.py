@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 
 from vectorwright.api.v1alpha1.ingestionjob import Phase
 from vectorwright.errors import Conflict, NotFound, Retryable, Terminal, VectorwrightError
@@ -118,8 +118,7 @@ class Run:
             reason="DeadlineExceeded",
         )
         try:
-            async with asyncio.timeout(None) as scope:
-                self._halt.listen(lambda: self._hurry(scope))
+            async with asyncio.timeout(None) as scope, self._hurried(scope):
                 with _calling_at(deadline, lambda: self.stop(late)):
                     context = await self._plan_and_work()
                     await self._finalize(context)
@@ -129,12 +128,23 @@ class Run:
                 raise
             raise self._halt.error from None
 
-    def _hurry(self, scope: asyncio.Timeout) -> None:
-        """A run that has to end at once gets some seconds for what is in flight, if anything is."""
-        if self._halt.at_once and not scope.expired():
-            ends = asyncio.get_running_loop().time() + (GRACE_SECONDS if self._working else 0.0)
-            when = scope.when()
-            scope.reschedule(ends if when is None else min(when, ends))
+    @asynccontextmanager
+    async def _hurried(self, scope: asyncio.Timeout) -> AsyncIterator[None]:
+        """Inside, a run that has to end at once gets some seconds for what is in flight, if anything is."""
+        inside = True
+
+        def hurry() -> None:
+            if inside and self._halt.at_once and not scope.expired():
+                ends = asyncio.get_running_loop().time() + (GRACE_SECONDS if self._working else 0.0)
+                when = scope.when()
+                scope.reschedule(ends if when is None else min(when, ends))
+
+        self._halt.listen(hurry)
+        try:
+            yield
+        finally:
+            # Asked to stop from here on, the run has ended anyway.
+            inside = False
 
     async def _plan_and_work(self) -> RunContext:
         self.progress.revision = await self._retrier.call(self._source.pin)
