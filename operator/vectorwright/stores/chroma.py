@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import httpx
-import numpy as np
 import orjson
 
 from .base import Match, Record, RecordBatch, Store, Vectors
@@ -130,6 +129,8 @@ class ChromaStore(ChromaCatalog):
     ) -> list[Match]:
         """The nearest, by Chroma's own index: approximate in a large collection. Raises NotFound, Terminal."""
         clause = True if where is None else translate(where)
+        import numpy as np  # noqa: PLC0415 - the operator never searches, and its memory is budgeted
+
         asked = np.ascontiguousarray(vector, np.float32)
 
         async def query(collection: Collection) -> list[Match]:

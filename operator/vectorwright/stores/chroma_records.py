@@ -7,12 +7,12 @@ none. Replacing therefore means to send ``null`` for what is stale, and a text c
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 
 from vectorwright.errors import BatchRejected, Retryable
@@ -84,6 +84,8 @@ def encode_batch(
 def _embeddings(vectors: Vectors, *, as_base64: bool) -> list[orjson.Fragment | list[float]]:
     if not as_base64:
         return list(vectors.tolist())
+    import numpy as np  # noqa: PLC0415 - the operator moves no vectors, and its memory is budgeted
+
     rows = np.ascontiguousarray(vectors, "<f4")
     # Base64 holds nothing that JSON escapes.
     return [orjson.Fragment(b'"%b"' % base64.b64encode(row)) for row in rows]
@@ -124,6 +126,8 @@ def decode_matches(answer: Any, metric: str | None) -> list[Match]:
 
 
 def _records(columns: Mapping[str, Any], *, metadata: bool) -> list[Record]:
+    import numpy as np  # noqa: PLC0415 - as above
+
     ids = columns["ids"]
     missing = [None] * len(ids)
     embeddings = columns.get("embeddings") or missing
@@ -148,5 +152,5 @@ def score(distance: float | None, metric: str | None) -> float:
     if distance is None:
         return float("-inf")
     if metric == "euclidean":
-        return -float(np.sqrt(max(distance, 0.0)))
+        return -math.sqrt(max(distance, 0.0))
     return 1.0 - distance
