@@ -128,8 +128,9 @@ class Driver:
         outcome: Outcome
         try:
             await self._announce_start(controller, key, body)
-            outcome = await self._reconcile(controller, self._context.cache.get(*key) or body)
-            await self._write_status(controller, key, outcome)
+            body = self._context.cache.get(*key) or body
+            outcome = await self._reconcile(controller, body)
+            await self._write_status(controller, key, body, outcome)
             if outcome.once_written is not None:
                 await outcome.once_written()
         except Conflict as conflict:
@@ -210,19 +211,24 @@ class Driver:
         """A new object says at once that it is being worked on: without conditions, tools take it for finished."""
         if not _status_of(body).get("conditions") and not body["metadata"].get("deletionTimestamp"):
             started = waiting_conditions("Reconciling", "first seen, being worked on", ready="Unknown")
-            await self._write_status(controller, key, Outcome(_status_of(body), started, handled=False))
+            await self._write_status(controller, key, body, Outcome(_status_of(body), started, handled=False))
 
-    async def _write_status(self, controller: Controller, key: Key, outcome: Outcome) -> None:
-        """Write what changed, with the resourceVersion: an object that changed meanwhile is not overrun."""
+    async def _write_status(self, controller: Controller, key: Key, looked_at: Body, outcome: Outcome) -> None:
+        """Write what changed, with the resourceVersion: an object that changed meanwhile is not overrun.
+
+        ``looked_at`` is the object that the outcome is of. The spec may have changed since: that one is not observed.
+        """
         body = self._context.cache.get(*key)
-        if body is None or (body["metadata"].get("deletionTimestamp") and not body["metadata"].get("finalizers")):
+        if body is None or body["metadata"].get("uid") != looked_at["metadata"].get("uid"):
+            return
+        if body["metadata"].get("deletionTimestamp") and not body["metadata"].get("finalizers"):
             return
         old = _status_of(body)
-        generation = int(body["metadata"].get("generation", 0))
+        generation = int(looked_at["metadata"].get("generation", 0))
         new = {name: value for name, value in outcome.status.items() if value is not None}
         new["conditions"] = merge_conditions(old.get("conditions") or (), outcome.conditions, generation)
         new["observedGeneration"] = generation
-        requested = (body["metadata"].get("annotations") or {}).get(ANNOTATION_RECONCILE)
+        requested = (looked_at["metadata"].get("annotations") or {}).get(ANNOTATION_RECONCILE)
         if requested is not None and outcome.handled:
             new["lastHandledReconcileAt"] = requested
         patch = merge_patch(old, new)
