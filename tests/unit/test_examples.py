@@ -23,7 +23,7 @@ from tests.support.examples import (
 )
 
 from vectorwright.api.v1alpha1 import EmbeddingModel, IngestionJob, VectorIndex, VectorStore
-from vectorwright.stores.registry import Connection, open_store
+from vectorwright.stores.registry import Connection, StoreCredentials, open_store
 
 KINDS = {kind.kind: kind for kind in (VectorStore, EmbeddingModel, VectorIndex, IngestionJob)}
 
@@ -92,7 +92,8 @@ async def test_an_index_asks_for_nothing_that_its_store_cannot_do(path: Path) ->
     for index in indexes:
         spec = VectorStore.model_validate(stores[index.spec.store_ref.name]).spec
         settings = {"server": "http://127.0.0.1:1", **getattr(spec, spec.provider).dump()}
-        async with open_store(Connection(spec.provider, settings)) as store:
+        someone = StoreCredentials(username="someone", password="a password")
+        async with open_store(Connection(spec.provider, settings, someone)) as store:
             can = store.capabilities
         assert {field.type.value for field in index.spec.metadata_fields or ()} <= can.field_types
         assert index.spec.metric is None or index.spec.metric.value in can.metrics
