@@ -39,8 +39,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status as the description says; 2 for wrong arguments."""
-    configure_logging(arguments.log_format)
     if arguments.probe_embedder:
+        configure_logging(arguments.log_format)
         return _probe()
     # A probe needs none of this.
     from vectorwright.ingest.control_server import Address  # noqa: PLC0415
@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"vectorwright worker: --listen: {error}", file=sys.stderr)
         return 2
+    configure_logging(arguments.log_format)
     options = WorkerOptions(arguments.directory, address, arguments.termination_log, arguments.exit_on_stdin_eof)
     return asyncio.run(work(options))
 

@@ -30,7 +30,7 @@ def read_run(directory: Path) -> RunSpec:
         )
         raise Terminal(message, reason="InvalidRun") from None
     if (spec.embedder is None) == (spec.precomputed_field is None):
-        message = f"{path} names {'no' if spec.embedder is None else 'two'} origin of the vectors"
+        message = f"{path} names {'no origin' if spec.embedder is None else 'two origins'} of the vectors"
         raise Terminal(message, reason="InvalidRun")
     return spec
 
