@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -38,7 +39,8 @@ class StoreServer:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        scheme = "https" if "--tls-cert" in self._flags else "http"
+        return f"{scheme}://{self.host}:{self.port}"
 
     @property
     def process(self) -> ManagedProcess:
@@ -68,10 +70,14 @@ class StoreServer:
         self._process = process
 
     def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:  # httpx leaves the socket of a failed attempt open
+            if probe.connect_ex(str(self.unix)) != 0:
+                return False
         try:
-            return httpx.get(f"{self.url}/healthz", timeout=2, trust_env=False).status_code == 200
+            answer = httpx.get(f"{self.url}/healthz", timeout=2, trust_env=False, verify=False)
         except httpx.TransportError:
             return False
+        return answer.status_code == 200
 
     def stop(self) -> None:
         """Stop the server in good order; its tables and addresses stay for ``start()``."""

@@ -67,8 +67,11 @@ class LocalStoreServers:
             raise Retryable("the store server beside the operator is stopping", reason="LocalStoreNotReady")
         return self._place / "s"
 
-    async def start(self) -> None:
-        """Start it, if it does not run, and wait until it answers. Raises Retryable (``LocalStoreNotReady``)."""
+    async def start(self, within: float = _START) -> None:
+        """Start it, if it does not run, and wait until it answers, at most ``within`` seconds.
+
+        Raises Retryable (``LocalStoreNotReady``).
+        """
         async with self._starting:
             if self._stopping:
                 raise Retryable("the store server beside the operator is stopping", reason="LocalStoreNotReady")
@@ -76,7 +79,7 @@ class LocalStoreServers:
                 self._place = await asyncio.to_thread(_private_place)
                 self._supervisor = asyncio.create_task(self._supervise(self._place / "s"), name="local store server")
         try:
-            async with asyncio.timeout(_START):
+            async with asyncio.timeout(within):
                 await self._answers.wait()
         except TimeoutError:
             raise Retryable(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
 import numpy as np
 import orjson
@@ -61,10 +61,49 @@ HOSTED = web.AppKey("hosted", HostedStores)
 _Call = Callable[[web.Request, Store], Awaitable[web.StreamResponse]]
 
 
+class Traffic:
+    """The requests that are being read or worked on."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.bytes = 0
+        self.stopping = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    @contextlib.contextmanager
+    def counted(self, length: int) -> Iterator[None]:
+        """While this lasts, a request of so many bytes is under way."""
+        self.requests += 1
+        self.bytes += length
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self.requests -= 1
+            self.bytes -= length
+            if not self.requests:
+                self._quiet.set()
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new requests, and wait for those under way, at most ``grace`` seconds.
+
+        This comes before aiohttp's own shutdown, which drops bodies that are still arriving.
+        """
+        self.stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._quiet.wait()
+
+
+TRAFFIC = web.AppKey("traffic", Traffic)
+
+
 def make_application(hosted: HostedStores, tokens: Tokens | None) -> web.Application:
     """The application. ``tokens`` are the bearer tokens that are let in; None lets in everybody."""
-    application = web.Application(client_max_size=MAX_BODY, middlewares=[_errors, _authorized(tokens), _bounded()])
+    application = web.Application(client_max_size=MAX_BODY, middlewares=[_errors, _authorized(tokens), _bounded])
     application[HOSTED] = hosted
+    application[TRAFFIC] = Traffic()
     index = "/v1/{provider}/indexes/{name}"
     application.router.add_get("/healthz", _health)
     for method, path, call in (
@@ -99,6 +138,11 @@ def _error(error: VectorwrightError, status: int | None = None) -> web.Response:
 
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.app[TRAFFIC].stopping:
+        # Clients with open connections would keep it from ever ending.
+        refusal = _error(Retryable("the store server is stopping", reason="Stopping", after=1.0))
+        refusal.force_close()
+        return refusal
     try:
         return await handler(request)
     except VectorwrightError as error:
@@ -126,26 +170,17 @@ def _authorized(tokens: Tokens | None) -> Middleware:
     return authorized
 
 
-def _bounded() -> Middleware:
-    in_flight = 0
-
-    @web.middleware
-    async def bounded(request: web.Request, handler: Handler) -> web.StreamResponse:
-        nonlocal in_flight
-        length = request.content_length
-        if length is None:
-            length = MAX_BODY if request.body_exists else 0
-        if length > MAX_BODY:
-            raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=length)
-        if in_flight and in_flight + length > MAX_IN_FLIGHT:
-            raise Retryable("the store server has as many requests as it can hold", reason="Throttled", after=1.0)
-        in_flight += length
-        try:
-            return await handler(request)
-        finally:
-            in_flight -= length
-
-    return bounded
+@web.middleware
+async def _bounded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    traffic, length = request.app[TRAFFIC], request.content_length
+    if length is None:
+        length = MAX_BODY if request.body_exists else 0
+    if length > MAX_BODY:
+        raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=length)
+    if traffic.bytes and traffic.bytes + length > MAX_IN_FLIGHT:
+        raise Retryable("the store server has as many requests as it can hold", reason="Throttled", after=1.0)
+    with traffic.counted(length):
+        return await handler(request)
 
 
 def _with_store(call: _Call) -> Handler:

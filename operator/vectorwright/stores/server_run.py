@@ -20,12 +20,14 @@ from aiohttp import web
 from vectorwright.errors import Terminal
 from vectorwright.settings import BindAddress
 
-from .server import make_application
+from .server import TRAFFIC, make_application
 from .server_hosting import MAX_SOCKET_PATH, Hosted, HostedStores
 from .server_lock import DirectoryLock
 from .server_tokens import Tokens
 
 _CERTIFICATE_LOOK = 30.0
+_CUT_OFF = 1.0
+"""Seconds for answers that are still being sent when the grace of a stop is over."""
 _log = logging.getLogger(__name__)
 
 
@@ -95,7 +97,7 @@ async def serve(settings: ServerSettings, ready: Callable[[list[str]], None]) ->
             make_application(hosted, tokens),
             access_log=None,
             handle_signals=False,
-            shutdown_timeout=settings.grace,
+            shutdown_timeout=_CUT_OFF,
             # A write that was received is finished even where its client is gone: it may have to be told apart later.
             handler_cancellation=False,
         )
@@ -108,6 +110,9 @@ async def serve(settings: ServerSettings, ready: Callable[[list[str]], None]) ->
             stack.enter_context(_task(_reload_certificate(context, settings.tls_cert, settings.tls_key)))
         await stop.wait()
         _log.info("stopping: requests under way have %g s to end", settings.grace)
+        for site in list(runner.sites):
+            await site.stop()
+        await runner.app[TRAFFIC].stop(settings.grace)
     return 0
 
 
