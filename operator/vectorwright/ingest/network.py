@@ -64,7 +64,10 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 def shown_url(url: str) -> str:
     """An address as it may be shown: without user information, query and fragment, which may hold secrets."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that cannot be read"
     host = parts.netloc.rpartition("@")[2]
     return SplitResult(parts.scheme, host, parts.path, "", "").geturl()
 

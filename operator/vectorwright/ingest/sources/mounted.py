@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,13 @@ class Credentials:
         if self.token is not None:
             return self.username or TOKEN_USER, self.token
         return None
+
+    @property
+    def basic_header(self) -> str | None:
+        """The ``Authorization`` header of :attr:`basic`."""
+        if self.basic is None:
+            return None
+        return f"Basic {base64.b64encode(':'.join(self.basic).encode()).decode('ascii')}"
 
     @property
     def secrets(self) -> tuple[str, ...]:
