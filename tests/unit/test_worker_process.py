@@ -227,10 +227,11 @@ async def test_a_budget_slows_it_down(
     run = run_of(server, await make_index(server, openai_server.dimension), openai=openai_server)
     slow = {"limits": {"requestsPerMinute": 120}}
     run["embedder"]["spec"] = run["embedder"]["spec"] | slow
+    started = time.monotonic()
     worker = start_worker(run, files=files_of(server, {"big.txt": text(1, 400)}, openai_server))
     worker.wait_for(lambda state: state.counts.vectors_embedded > 0)
     await asyncio.sleep(2.0)
-    assert len(openai_server.requests) < 9
+    assert len(openai_server.requests) <= 3 + 2 * (time.monotonic() - started)
     with worker.client() as client:
         assert client.post("/budget", json={"embedRequestsPerMinute": None}).status_code == 204
     assert worker.wait() == EXIT_SUCCESS
