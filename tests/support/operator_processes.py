@@ -66,7 +66,7 @@ class OperatorProcess:
             "marks": directory / "marks",
             "behaviour": behaviour,
         }
-        command = [sys.executable, __file__, *(f"--{key}={value}" for key, value in flags.items())]
+        command = [sys.executable, "-P", __file__, *(f"--{key}={value}" for key, value in flags.items())]
         return cls.start(command, directory)
 
     @property
@@ -209,7 +209,7 @@ def main() -> int:
         check_parent(options.child)
         return work(settings, connection, _behave(options.behaviour, options.marks))  # type: ignore[arg-type]
     child_module.STALE_S = 1.0
-    command = [sys.executable, __file__, *sys.argv[1:]]
+    command = [sys.executable, "-P", __file__, *sys.argv[1:]]
 
     async def lead() -> int:
         policy = RestartPolicy(pauses=(0.1, 0.2, 0.3))

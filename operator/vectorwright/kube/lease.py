@@ -109,7 +109,7 @@ class LeaderElector:
         """Return when the lease is ours. Tries for ever: what stands in the way is logged and kept in last_error."""
         shown = ""
         while not await self._try():
-            told = self.last_error.message if self.last_error is not None else f"{self.holder} leads"
+            told = self.last_error.message if self.last_error is not None else f"{self.holder or 'another one'} leads"
             if told != shown:
                 level = logging.INFO if self.last_error is None else logging.WARNING
                 _log.log(level, "waiting for the lease %s/%s: %s", self._namespace, self._name, told)
