@@ -51,7 +51,7 @@ Right = tuple[str, str]
 OURS = ("vectorstores", "embeddingmodels", "vectorindexes", "ingestionjobs")
 
 EVERYWHERE: tuple[Right, ...] = (
-    *((verb, f"vectorwright.dev/{kind}") for kind in OURS for verb in ("list", "watch")),
+    *((verb, f"vectorwright.dev/{kind}") for kind in OURS for verb in ("get", "list", "watch")),
     *(("patch", f"vectorwright.dev/{kind}/status") for kind in OURS),
     *(("patch", f"vectorwright.dev/{kind}") for kind in OURS if kind != "embeddingmodels"),
     ("update", "vectorwright.dev/ingestionjobs/finalizers"),

@@ -1,0 +1,122 @@
+"""The role of the operator grants what its code calls: no less, and no more.
+
+What is checked: every call of a Kubernetes client in the package, and what kopf does for us, against the rules of
+``deploy/kustomize``; a call whose resource this test cannot tell is an error, so that none is overlooked.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vectorwright.kube import resources
+from vectorwright.kube.resources import ResourceType
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "operator" / "vectorwright"
+BASE = ROOT / "deploy" / "kustomize" / "base"
+
+Right = tuple[str, str, str]
+"""Group, resource (with its subresource), verb."""
+
+OURS = (resources.VECTOR_STORES, resources.EMBEDDING_MODELS, resources.VECTOR_INDEXES, resources.INGESTION_JOBS)
+VERBS = {
+    "get": ("get",),
+    "list": ("list",),
+    "list_versioned": ("list",),
+    "create": ("create",),
+    "patch": ("patch",),
+    "replace": ("update",),
+    "delete": ("delete",),
+    "watch": ("list", "watch"),
+}
+"""Method of a client → verbs that the API server asks for."""
+
+NOT_THE_OPERATOR = {PACKAGE / "cli" / "search.py"}
+"""Runs with the rights of whoever calls it."""
+CLIENTS = {"client", "self._client", "context.client", "self._context.client", "self._api", "api"}
+INSIDE_THE_CLIENTS = {PACKAGE / "kube" / name for name in ("client.py", "slim.py", "watching.py")}
+OTHER_CLIENTS = {PACKAGE / "stores", PACKAGE / "ingest"}
+"""What is called a client there speaks HTTP to stores and sources."""
+
+
+def _kinds_with_finalizers() -> list[ResourceType]:
+    return [
+        kind for kind in OURS if "add_finalizer(" in (PACKAGE / "reconcile" / f"{kind.kind.lower()}.py").read_text()
+    ]
+
+
+def _meant(expression: ast.expr) -> list[ResourceType]:
+    """The resources that the first argument of a call stands for."""
+    text = ast.unparse(expression)
+    if text == "controller.resource":
+        return list(OURS)
+    if text == "RESOURCES[key.kind]":
+        return _kinds_with_finalizers()
+    if text == "self._resource":
+        return [resources.SECRETS, resources.CONFIG_MAPS]
+    found = getattr(resources, text.rpartition(".")[2], None)
+    assert isinstance(found, ResourceType), f"which resource is {text}? Say so in this test, and grant it"
+    return [found]
+
+
+def _calls() -> Iterator[Right]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path in NOT_THE_OPERATOR | INSIDE_THE_CLIENTS or not OTHER_CLIENTS.isdisjoint(path.parents):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+                continue
+            if node.func.attr not in VERBS or ast.unparse(node.func.value) not in CLIENTS:
+                continue
+            part = {keyword.arg: keyword.value for keyword in node.keywords}.get("subresource")
+            suffix = "" if part is None else f"/{ast.literal_eval(part)}"
+            for resource in _meant(node.args[0]):
+                for verb in VERBS[node.func.attr]:
+                    yield resource.group, f"{resource.plural}{suffix}", verb
+
+
+def _needed() -> set[Right]:
+    kopf = {(kind.group, kind.plural, verb) for kind in (*OURS, resources.JOBS) for verb in ("list", "watch")}
+    # A Job of ours has blockOwnerDeletion set.
+    owners = {(resources.INGESTION_JOBS.group, "ingestionjobs/finalizers", "update")}
+    return set(_calls()) | kopf | owners
+
+
+def _rights(rules: list[dict[str, Any]]) -> set[Right]:
+    return {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def _granted() -> set[Right]:
+    roles = [
+        item
+        for name in ("cluster-role.yaml", "lease-role.yaml")
+        for item in yaml.safe_load_all((BASE / name).read_text())
+        if "rules" in item
+    ]
+    return {right for role in roles for right in _rights(role["rules"])}
+
+
+def test_the_calls_are_found() -> None:
+    found = set(_calls())
+    assert ("vectorwright.dev", "vectorindexes/status", "patch") in found
+    assert ("coordination.k8s.io", "leases", "update") in found
+    assert ("", "secrets", "watch") in found
+
+
+def test_every_call_is_granted() -> None:
+    assert sorted(_needed() - _granted()) == []
+
+
+def test_nothing_else_is_granted() -> None:
+    assert sorted(_granted() - _needed()) == []
