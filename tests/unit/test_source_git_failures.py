@@ -11,11 +11,17 @@ from deploy.servers.git import GitServer
 from tests.support.git_http import GitHttp
 from tests.support.git_source import opened, pin_error, processes_in
 from tests.support.loopback_http import Response
+from tests.support.sources import serving
 
 from vectorwright.errors import Retryable, Terminal
 from vectorwright.ingest.sources import git_repository
 from vectorwright.ingest.sources.git_process import Git
 from vectorwright.ingest.sources.git_remote import failure
+
+
+async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    """Take whatever is sent and answer nothing."""
+    await reader.read()
 
 
 class TestFailures:
@@ -74,12 +80,7 @@ class TestFailures:
         assert (type(error), error.reason) == (Terminal, "RepositoryTooLarge")
 
     async def test_a_server_that_hangs_is_given_up_and_leaves_no_process(self, tmp_path: Path) -> None:
-        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()
-            writer.close()
-
-        async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
+        async with serving(hang) as port:
             with pytest.raises(Retryable) as failed:
                 await Git(tmp_path).run(
                     "ls-remote",
@@ -92,12 +93,8 @@ class TestFailures:
         assert processes_in(tmp_path) == []
 
     async def test_a_run_that_is_cancelled_leaves_no_process(self, tmp_path: Path) -> None:
-        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()
-            writer.close()
-
-        async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
-            url = f"git://127.0.0.1:{server.sockets[0].getsockname()[1]}/r"
+        async with serving(hang) as port:
+            url = f"git://127.0.0.1:{port}/r"
             async with opened(tmp_path, url) as source:
                 pinning = asyncio.create_task(source.pin())
                 await asyncio.sleep(0.5)

@@ -13,13 +13,12 @@ import base64
 import hashlib
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from tests.support.http_files import HttpFiles
 from tests.support.http_source import failure, get, opened
-from tests.support.sources import SECRET, fetched, listed, refusal, run_spec, secret
+from tests.support.sources import SECRET, fetched, listed, refusal, run_spec, secret, serving
 from tests.support.tls import TlsFront
 
 from vectorwright.errors import Terminal
@@ -95,14 +94,11 @@ class TestDocuments:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal connections
             connections += 1
-            with suppress(asyncio.IncompleteReadError, ConnectionError):
-                while await reader.readuntil(b"\r\n\r\n"):
-                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
-                    await writer.drain()
-            writer.close()
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+                await writer.drain()
 
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
+        async with serving(serve) as port:
             found = await get(tmp_path, *(f"http://127.0.0.1:{port}/{n}" for n in range(40)))
             assert [item.data for item in found] == [b"x"] * 40
             assert connections <= 4

@@ -11,12 +11,12 @@ import gzip
 import tracemalloc
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from tests.support.http_files import HttpFiles
 from tests.support.http_source import failure, get
+from tests.support.sources import serving
 
 from vectorwright.errors import Retryable, Terminal
 from vectorwright.ingest.sources import web
@@ -86,15 +86,12 @@ class TestSizes:
             nonlocal sent
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-            with suppress(ConnectionError):
-                while True:
-                    writer.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
-                    await writer.drain()
-                    sent += 0x10000
-            writer.close()
+            while True:
+                writer.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+                await writer.drain()
+                sent += 0x10000
 
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
+        async with serving(serve) as port:
             error = await failure(tmp_path, f"http://127.0.0.1:{port}/a", limit=1 << 20)
             assert (type(error), error.reason) == (Terminal, "DocumentTooLarge")
             assert sent < 16 << 20
