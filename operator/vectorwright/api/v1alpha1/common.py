@@ -69,6 +69,18 @@ def unchangeable(path: str, *, advice: str) -> tuple[str, str]:
     )
 
 
+def unchangeable_reference(path: str, kind: str, *, advice: str) -> tuple[str, str]:
+    """CEL rule for ``spec``: a required reference names one object for ever. To write out its kind is no change."""
+
+    def of(spec: str) -> str:
+        return f"(has({spec}.{path}.kind) ? {spec}.{path}.kind : '{kind}')"
+
+    return (
+        f"self.{path}.name == oldSelf.{path}.name && {of('self')} == {of('oldSelf')}",
+        f"spec.{path} is immutable: {advice}",
+    )
+
+
 class ApiModel(BaseModel):
     """Base of everything inside a resource: camelCase on the wire, unknown fields dropped as the API server does."""
 

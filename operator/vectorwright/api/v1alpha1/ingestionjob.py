@@ -17,6 +17,7 @@ from .common import (
     VectorIndexReference,
     rules,
     unchangeable,
+    unchangeable_reference,
 )
 from .ingestion_source import Source
 
@@ -180,7 +181,7 @@ class IngestionJobSpec(ApiModel):
     """One source into one index."""
 
     model_config = rules(
-        ("self.indexRef == oldSelf.indexRef", "spec.indexRef is immutable: make a new IngestionJob"),
+        unchangeable_reference("indexRef", "VectorIndex", advice="make a new IngestionJob"),
         unchangeable("sourceName", advice="its documents would be left behind; make a new IngestionJob"),
     )
 

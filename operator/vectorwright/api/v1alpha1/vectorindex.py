@@ -16,6 +16,7 @@ from .common import (
     VectorStoreReference,
     rules,
     unchangeable,
+    unchangeable_reference,
 )
 
 
@@ -163,7 +164,7 @@ class VectorIndexSpec(ApiModel):
     """One index: store, name, dimension and metric, embedding model, metadata fields, tuning, policies."""
 
     model_config = rules(
-        ("self.storeRef == oldSelf.storeRef", f"spec.storeRef is immutable: {MOVE}"),
+        unchangeable_reference("storeRef", "VectorStore", advice=MOVE),
         unchangeable("indexName", advice=MOVE),
         unchangeable("dimension", advice=MOVE),
         unchangeable("metric", advice=MOVE),

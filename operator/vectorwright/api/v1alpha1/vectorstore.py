@@ -51,7 +51,10 @@ class LanceProvider(ApiModel):
     server: str | None = Field(default=None, min_length=1, max_length=2048, pattern=r"^https?://[^\s@]+$")
     """Address of the store server that owns the volume."""
     path: str | None = Field(
-        default=None, min_length=1, max_length=512, pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
+        default=None,
+        min_length=1,
+        max_length=512,
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$",
     )
     """For trials: a folder below the operator's `--local-stores` directory; the operator runs its store server."""
 
