@@ -11,6 +11,7 @@ from vectorwright.errors import Terminal
 from vectorwright.observability.logs import configure_logging
 from vectorwright.settings import BindAddress
 from vectorwright.stores.server_hosting import Hosted
+from vectorwright.stores.server_memory import limit_memory
 
 _DESCRIPTION = (
     "Own a directory of Lance tables, a store in memory, or both, and serve them over HTTP. A directory has one owner: "
@@ -96,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"vectorwright store-server: {error.message}", file=sys.stderr)
         return 2
     configure_logging(args.log_format, args.log_level)
+    limit_memory()
     try:
         return asyncio.run(serve(settings, _announce))
     except Terminal as error:

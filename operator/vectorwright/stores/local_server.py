@@ -140,14 +140,10 @@ class LocalStoreServers:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with this package importable, and without the heaps a thread that double the library's memory."""
+    """Ours, with this package importable."""
     root = str(Path(__file__).resolve().parents[2])
     before = os.environ.get("PYTHONPATH")
-    return {
-        "MALLOC_ARENA_MAX": "2",
-        **os.environ,
-        "PYTHONPATH": root if not before else f"{root}{os.pathsep}{before}",
-    }
+    return {**os.environ, "PYTHONPATH": root if not before else f"{root}{os.pathsep}{before}"}
 
 
 def _private_place() -> Path:
