@@ -130,6 +130,17 @@ def test_a_change_above_the_ceiling_is_shown_and_not_done(
     resources.wait_condition("VectorIndex", "index", "Synced", "True", "ReconcileSuccess")
 
 
+def test_vectors_are_counted_at_the_interval_that_was_asked_for(
+    resources: Resources, chroma_server: ChromaServer
+) -> None:
+    spec = {"chroma": {"url": chroma_server.url}, "probeInterval": "1s", "countInterval": "2s"}
+    resources.create("VectorStore", "chroma", spec)
+    collection = _index(resources, chroma_server)
+    resources.wait_ready("VectorIndex", "index")
+    collection.add(7, 3)
+    resources.wait("VectorIndex", "index", lambda body: body["status"]["vectors"] == 7, 20)
+
+
 def test_retained_on_deletion_and_found_again(resources: Resources, chroma_server: ChromaServer) -> None:
     collection = _index(resources, chroma_server)
     resources.wait_ready("VectorIndex", "index")

@@ -172,7 +172,8 @@ class Driver:
         self.queue.succeeded(key)
         if outcome.requeue_after is not None:
             self.queue.add_after(key, outcome.requeue_after)
-        self._tell(key, error)
+        if error is not None or not any(state.type == "Stalled" for state in outcome.conditions):
+            self._tell(key, error)
         return "success" if error is None else "stalled"
 
     def _tell(self, key: Key, error: VectorwrightError | None, note: str = "") -> None:

@@ -52,3 +52,5 @@ class Context:
     """``time.monotonic()`` before which a failed run does not start again."""
     progress_written: dict[Key, float] = field(default_factory=dict)
     """``time.monotonic()`` of the last write of an IngestionJob's progress."""
+    counted_at: dict[Key, float] = field(default_factory=dict)
+    """``time.monotonic()`` of the last counting of a VectorStore's indexes, where it asks for that."""

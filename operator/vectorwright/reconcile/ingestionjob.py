@@ -8,6 +8,7 @@ import time
 from datetime import datetime
 
 from vectorwright.api.v1alpha1.common import API_VERSION, FINALIZER
+from vectorwright.api.v1alpha1.embeddingmodel import Price
 from vectorwright.api.v1alpha1.ingestionjob import ActiveRun, IngestionJob, Phase
 from vectorwright.errors import Retryable, Terminal, VectorwrightError
 from vectorwright.ingest.runspec import RunState
@@ -135,7 +136,7 @@ def _progress(context: Context, key: Key, job: IngestionJob, look: Look, status:
     last, now = context.progress_written.get(key, 0.0), time.monotonic()
     if look.state is not None and now - last >= STATUS_EVERY:
         context.progress_written[key] = now
-        run_report.progress(status, look.state)
+        run_report.progress(status, look.state, _price(context, key))
         _count(job, look.state)
     status["phase"] = Phase.RUNNING.value
     return Outcome(status, run_report.running_conditions(job, "running"), requeue_after=POLL)
@@ -146,7 +147,7 @@ async def _finish(context: Context, key: Key, job: IngestionJob, run: ActiveRun,
     state = look.state or RunState(
         run_id=run.id, phase=Phase.FAILED, reason="WorkerDied", message=look.died or "the worker died", retryable=True
     )
-    run_report.progress(status, state)
+    run_report.progress(status, state, _price(context, key))
     _count(job, state)
     runner = context.runners.get(run.runner)
     if state.phase is Phase.FAILED and state.retryable:
@@ -182,6 +183,12 @@ def _ended(job: IngestionJob, state: RunState, status: Status) -> Outcome:
         outcome = Outcome(status, run_report.done_conditions(state))
     outcome.requeue_after = 0.0 if job.spec.schedule is not None else 1.0
     return outcome
+
+
+def _price(context: Context, key: Key) -> Price | None:
+    """The price of the model that a run embeds with; None where it has none, or this process did not start the run."""
+    _, spec = context.runs.get(key, ("", None))
+    return spec.embedder.spec.price if spec is not None and spec.embedder is not None else None
 
 
 def _count(job: IngestionJob, state: RunState) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
+from vectorwright.api.v1alpha1.embeddingmodel import Price
 from vectorwright.api.v1alpha1.ingestionjob import ActiveRun, IngestionJob, Phase, RunRecord
 from vectorwright.ingest.runspec import RunState
 from vectorwright.kube.status import ConditionState, condition, rfc3339, utc_now
@@ -22,7 +25,7 @@ def retry_delay(attempt: int) -> float:
 
 def begin(status: Status, run: ActiveRun) -> None:
     """A run begins: what the last one left is cleared."""
-    for name in ("counts", "done", "rate", "eta", "revision", "verification", "deadLetters"):
+    for name in ("counts", "done", "rate", "eta", "cost", "revision", "verification", "deadLetters"):
         status.pop(name, None)
     status.update(phase=Phase.PENDING.value, run=run.dump())
 
@@ -39,13 +42,15 @@ def handled(state: RunState) -> int:
     )
 
 
-def progress(status: Status, state: RunState) -> None:
-    """Take a worker's progress over."""
+def progress(status: Status, state: RunState, price: Price | None = None) -> None:
+    """Take a worker's progress over; ``price`` is that of its embedding model."""
     counts, done = state.counts, handled(state)
     status["counts"] = counts.dump()
     status["done"] = f"{done}/{counts.documents_listed}"
     status["rate"] = f"{state.rate:.0f}/s" if state.rate >= 0.5 else None
     status["eta"] = _eta(status, done, counts.documents_listed)
+    if price is not None:
+        status["cost"] = f"{Decimal(price.per_million_tokens) * counts.tokens / 1_000_000:.4f} {price.currency}"
     status["revision"] = state.revision or status.get("revision")
     if state.dead_letters:
         status["deadLetters"] = [letter.dump() for letter in state.dead_letters]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -108,7 +109,8 @@ async def reconcile(context: Context, store: VectorStore) -> Outcome:
     metrics.STORE_UP.set(*store.key, 1)
     metrics.STORE_INDEXES.set(*store.key, len(listing))
     changed = before is not session or not was_ready
-    differing = _differing(context, key, session, listing, everything=changed)
+    everything = changed or _counting_is_due(context, key, store, session)
+    differing = _differing(context, key, session, listing, everything=everything)
     info = session.info
     status.update(
         endpoint=info.endpoint,
@@ -127,6 +129,18 @@ async def reconcile(context: Context, store: VectorStore) -> Outcome:
         requeue_after=interval,
         once_written=functools.partial(_wake, context, differing),
     )
+
+
+def _counting_is_due(context: Context, key: Key, store: VectorStore, session: StoreSession) -> bool:
+    """Whether each index is to count its vectors now, where the listing does not tell their number."""
+    interval = store.spec.count_interval
+    if interval is None or session.info.capabilities.counts_in_listing:
+        return False
+    now = time.monotonic()
+    if now - context.counted_at.setdefault(key, now) < seconds(interval):
+        return False
+    context.counted_at[key] = now
+    return True
 
 
 def context_status(context: Context, key: Key) -> Mapping[str, Any]:

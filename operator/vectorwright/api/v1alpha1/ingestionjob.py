@@ -330,6 +330,8 @@ class IngestionJobStatus(ResourceStatus):
     """Vectors written a second."""
     eta: str | None = None
     """Time left, estimated."""
+    cost: str | None = None
+    """What the last run's embedding cost so far, by the model's price, such as `0.0034 USD`."""
     revision: str | None = None
     """Revision of the source that the last run pinned."""
     verification: str | None = None
