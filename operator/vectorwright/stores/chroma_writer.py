@@ -9,6 +9,7 @@ way are sent together as the next one.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ from vectorwright.errors import BatchRejected, VectorwrightError
 
 from .chroma_records import EncodedBatch
 
+LINGER, MAX_LINGER = 0.1, 0.02
+"""Of the time that the last write took, and at most so many seconds, a write waits for others to join it."""
 Send = Callable[[EncodedBatch], Awaitable[None]]
 """Writes one batch. Raises one of our errors."""
 
@@ -37,6 +40,8 @@ class CombiningWriter:
     gate: asyncio.Lock
     """Shared by all collections of one store."""
     _waiting: list[_Waiting] = field(default_factory=list)
+    _linger: float = 0.0
+    """Seconds to wait for company: after a write that several shared, they come back at about the same time."""
 
     async def write(self, batch: EncodedBatch) -> None:
         """Write a batch, alone or with others; returns when it is stored. Raises what ``send`` raises for it."""
@@ -53,9 +58,14 @@ class CombiningWriter:
             raise mine.error
 
     async def _send_with_others(self, first: _Waiting) -> None:
+        if self._linger:
+            await asyncio.sleep(self._linger)
         group = self._take(first)
+        started = time.monotonic()
         try:
             await self._send_group(group)
+            took = time.monotonic() - started
+            self._linger = min(MAX_LINGER, LINGER * took) if len(group) > 1 or self._waiting else 0.0
         finally:
             # Cancelled half-way: the others send theirs themselves; a write that is repeated changes nothing.
             self._waiting = [one for one in group if not one.done] + self._waiting
