@@ -2,6 +2,10 @@
 
 Lance writes a commit as new files and never calls fsync. A process that dies loses nothing; a machine that dies could
 lose what was acknowledged. So the files of a commit and their folders are flushed before it is acknowledged.
+
+What was being written when the power went, and was never acknowledged, may be there in part: a newest version whose
+files are torn. Such a table is reported as unreadable and left alone; taking the newest file out of its ``_versions``
+folder brings back the version before.
 """
 
 from __future__ import annotations

@@ -106,6 +106,8 @@ async def serve(settings: ServerSettings, ready: Callable[[list[str]], None]) ->
         addresses = await _listen(runner, settings, context)
         _stop_on(stop, settings, stack)
         ready(addresses)
+        if settings.listen is not None and context is None and not _is_loopback(settings.listen.host):
+            _log.warning("%s speaks no TLS: whoever is on the way reads tokens and records", settings.listen)
         if context is not None and settings.tls_cert is not None:
             stack.enter_context(_task(_reload_certificate(context, settings.tls_cert, settings.tls_key)))
         await stop.wait()
