@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import orjson
 
@@ -18,9 +18,6 @@ from vectorwright.observability.logs import register_secret
 from vectorwright.stores.registry import Connection, StoreCredentials, TlsSettings
 
 from .cache import Key
-
-if TYPE_CHECKING:
-    from .context import Context
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_CONCURRENCY = 8
@@ -59,6 +56,15 @@ class Credentialed(Protocol):
     @property
     def local_stores(self) -> LocalSockets | None:
         """Stores beside the operator, where there are any."""
+        ...
+
+
+class Reader(Protocol):
+    """Who remembers which Secrets and ConfigMaps each object reads."""
+
+    @property
+    def uses(self) -> dict[Key, frozenset[tuple[str, str, str]]]:
+        """(kind, namespace, name) by object."""
         ...
 
 
@@ -151,7 +157,7 @@ async def read_tls(context: Credentialed, namespace: str, tls: Tls | None, used:
     return TlsSettings(authority, tls.server_name, bool(tls.insecure_skip_verify))
 
 
-def remember_uses(context: Context, key: Key, references: list[Reference]) -> None:
+def remember_uses(context: Reader, key: Key, references: list[Reference]) -> None:
     """Record which Secrets and ConfigMaps an object reads, so that it is woken when one of them changes."""
     used = frozenset((item.kind, item.namespace, item.name) for item in references)
     if used:

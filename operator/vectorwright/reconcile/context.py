@@ -15,12 +15,11 @@ from vectorwright.settings import Settings
 from vectorwright.stores.base import IndexDescription
 
 from .cache import Key, ObjectCache
+from .runners import Runners
 from .sessions import StoreSessions
 
 if TYPE_CHECKING:
     from vectorwright.stores.local_server import LocalStoreServers
-
-    from .runners import Runners
 
 
 @dataclass(slots=True)

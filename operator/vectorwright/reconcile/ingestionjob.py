@@ -20,9 +20,10 @@ from .cache import Key
 from .connections import Reference, remember_uses
 from .context import Context
 from .finalizers import add_finalizer, remove_finalizer
+from .handover import RunInputs
 from .outcome import Outcome, Status, failed, waiting_conditions
 from .run_budget import share
-from .run_inputs import RunInputs, gather
+from .run_inputs import gather
 from .runner_base import Look
 from .triggers import due, next_slot, run_id
 
@@ -50,7 +51,10 @@ async def reconcile(context: Context, job: IngestionJob) -> Outcome:
     used: list[Reference] = []
     try:
         if job.spec.suspend:
-            return await _suspend(context, key, job, status)
+            return await _suspend(context, key, job, status, "Suspended", "suspended: no run is started")
+        if context.settings.read_only:
+            told = "this installation is read-only: no run is started"
+            return await _suspend(context, key, job, status, "ReadOnly", told)
         if job.spec.schedule is not None:
             upcoming = next_slot(job.spec.schedule, utc_now())
             status["nextRunAt"] = rfc3339(upcoming) if upcoming else None
@@ -99,6 +103,8 @@ async def _start_if_due(context: Context, key: Key, job: IngestionJob, inputs: R
 
 def _idle(job: IngestionJob, status: Status, now: datetime) -> Outcome:
     outcome = Outcome(status, run_report.idle_conditions(job))
+    if job.status.last_runs:
+        status["phase"] = job.status.last_runs[0].phase.value
     if job.spec.schedule is not None and (slot := next_slot(job.spec.schedule, now)) is not None:
         outcome.requeue_after = max(0.5, (slot - utc_now()).total_seconds() + 0.2)
     return outcome
@@ -114,6 +120,8 @@ async def _follow(
     if look.finished:
         return await _finish(context, key, job, run, look, status)
     if look.exists:
+        if key not in context.runs:
+            await _know_again(context, key, job, run, used)
         return _progress(context, key, job, look, status)
     wait = context.retry_at.get(key, 0.0) - time.monotonic()
     if wait > 0:
@@ -130,6 +138,17 @@ async def _follow(
     metrics.JOB_RUNNING.set(*job.key, 1)
     status["phase"] = Phase.RUNNING.value
     return Outcome(status, run_report.running_conditions(job, "running"), requeue_after=min(POLL, 1.0))
+
+
+async def _know_again(context: Context, key: Key, job: IngestionJob, run: ActiveRun, used: list[Reference]) -> None:
+    """A run that the process before this one started takes its share of the limits, too."""
+    try:
+        inputs = await gather(context, job, run.id, used)
+    except VectorwrightError as error:
+        log.debug("the limits of run %s are not known again yet: %s", run.id, error.message)
+        return
+    context.runs[key] = (inputs.backend_id, inputs.spec)
+    metrics.JOB_RUNNING.set(*job.key, 1)
 
 
 def _progress(context: Context, key: Key, job: IngestionJob, look: Look, status: Status) -> Outcome:
@@ -178,6 +197,7 @@ async def _finish(context: Context, key: Key, job: IngestionJob, run: ActiveRun,
 def _ended(job: IngestionJob, state: RunState, status: Status) -> Outcome:
     if state.phase is Phase.FAILED:
         outcome = failed(Terminal(state.message or "the run failed", reason=state.reason or "RunFailed"), status)
+        outcome.conditions = [item for item in outcome.conditions if item.type != "Synced"]
         outcome.conditions += run_report.last_run_conditions(state)
     else:
         outcome = Outcome(status, run_report.done_conditions(state))
@@ -208,13 +228,14 @@ def _count(job: IngestionJob, state: RunState) -> None:
     metrics.DEAD_LETTERS.follow(*job.key, run, counts.documents_failed + counts.vectors_failed)
 
 
-async def _suspend(context: Context, key: Key, job: IngestionJob, status: Status) -> Outcome:
+async def _suspend(context: Context, key: Key, job: IngestionJob, status: Status, reason: str, message: str) -> Outcome:
     if job.status.run is not None:
         await _stop(context, key, job.status.run)
-        _tell(context, key, "RunStopped", f"run {job.status.run.id} was stopped: the job is suspended")
-        status.pop("run", None)
-    status.update(phase=Phase.SUSPENDED.value, nextRunAt=None, eta=None, rate=None, handledGeneration=None)
-    return Outcome(status, [ConditionState("Ready", "True", "Suspended", "suspended: no run is started")])
+        _tell(context, key, "RunStopped", f"run {job.status.run.id} was stopped: {message}")
+        # What it was started for is still to be done.
+        status.update(run=None, handledGeneration=None)
+    status.update(phase=Phase.SUSPENDED.value, nextRunAt=None, eta=None, rate=None)
+    return Outcome(status, [ConditionState("Ready", "True", reason, message)])
 
 
 async def _stop(context: Context, key: Key, run: ActiveRun) -> None:

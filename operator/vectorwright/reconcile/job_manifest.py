@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vectorwright.api.v1alpha1.common import API_VERSION, GROUP
-from vectorwright.api.v1alpha1.ingestionjob import IngestionJob
+from vectorwright.api.v1alpha1.ingestionjob import IngestionJob, Resources
 from vectorwright.errors import Terminal
 from vectorwright.ingest.runspec import EXIT_TERMINAL
 
-from .run_inputs import RunFile, RunInputs
+from .handover import RunFile, RunInputs
 
 RUN_LABEL = f"{GROUP}/ingestion-job"
-"""Label of a worker's Job and pods: the name of the IngestionJob."""
+"""Label of a worker's Job and pods: the name of the IngestionJob, shortened where it is too long for a label. Who owns
+the Job is said by its owner reference."""
 RUN_ANNOTATION = f"{GROUP}/run"
 """Annotation of the pod that holds the run's specification; the pod sees it as ``run.json``."""
 RUN_DIRECTORY = "/etc/vectorwright/run"
@@ -28,6 +30,26 @@ KEEP_FINISHED = 24 * 3600
 Manifest = dict[str, Any]
 
 
+DEFAULT_REQUESTS = {"cpu": "250m", "memory": "512Mi"}
+DEFAULT_LIMITS = {"memory": "2Gi"}
+MAX_LABEL = 63
+
+
+def label_value(name: str) -> str:
+    """A name of up to 253 characters as a label's value, which has 63 at most; distinct for distinct names."""
+    if len(name) <= MAX_LABEL:
+        return name
+    return f"{name[:52].rstrip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+
+
+def ingestion_job_of(body: Mapping[str, Any]) -> str | None:
+    """The name of the IngestionJob that a worker's Job belongs to."""
+    for owner in body["metadata"].get("ownerReferences") or ():
+        if owner.get("kind") == "IngestionJob" and str(owner.get("apiVersion", "")).startswith(f"{GROUP}/"):
+            return str(owner["name"])
+    return None
+
+
 def worker_job(
     job: IngestionJob, name: str, inputs: RunInputs, *, image: str, service_account: str | None = None
 ) -> Manifest:
@@ -39,14 +61,14 @@ def worker_job(
     if len(specification.encode()) > MAX_ANNOTATIONS:
         raise Terminal(
             f"the run's specification has {len(specification.encode())} bytes, more than {MAX_ANNOTATIONS}: put inline "
-            "documents into a ConfigMap",
+            "documents into a ConfigMap, or split a long list of addresses over several IngestionJobs",
             reason="SpecTooLarge",
         )
     labels = {
         "app.kubernetes.io/name": "vectorwright",
         "app.kubernetes.io/component": "worker",
         "app.kubernetes.io/managed-by": "vectorwright",
-        RUN_LABEL: job.metadata.name,
+        RUN_LABEL: label_value(job.metadata.name),
     }
     return {
         "apiVersion": "batch/v1",
@@ -115,10 +137,7 @@ def _pod(job: IngestionJob, inputs: RunInputs, image: str, service_account: str 
                          "--termination-log", "/dev/termination-log"],
                 "env": [{"name": "HOME", "value": "/tmp"}, {"name": "TMPDIR", "value": "/tmp"}],  # noqa: S108
                 "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}],
-                "resources": {
-                    "requests": (resources.requests if resources else None) or {"cpu": "250m", "memory": "512Mi"},
-                    "limits": (resources.limits if resources else None) or {"memory": "2Gi"},
-                },
+                "resources": _resources(resources),
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,
@@ -140,6 +159,15 @@ def _pod(job: IngestionJob, inputs: RunInputs, image: str, service_account: str 
     if runner and runner.node_selector:
         pod["nodeSelector"] = runner.node_selector
     return pod
+
+
+def _resources(chosen: Resources | None) -> Manifest:
+    """What was chosen, and defaults that do not contradict it: no request may be above its limit."""
+    requests = dict((chosen.requests if chosen else None) or {})
+    limits = dict((chosen.limits if chosen else None) or {})
+    limited = {**{name: value for name, value in DEFAULT_LIMITS.items() if name not in requests}, **limits}
+    requested = {**{name: value for name, value in DEFAULT_REQUESTS.items() if name not in limits}, **requests}
+    return {name: value for name, value in (("requests", requested), ("limits", limited)) if value}
 
 
 def _sources(files: Sequence[RunFile]) -> list[Manifest]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from vectorwright.api.v1alpha1.common import Credentials, Tls, seconds
 from vectorwright.api.v1alpha1.embeddingmodel import EmbeddingModelSpec
@@ -25,30 +24,9 @@ from vectorwright.kube.status import condition, is_true
 from .cache import Key
 from .connections import CA_KEY, Reference, read_credentials, read_data, store_connection
 from .context import Context
+from .handover import RunFile, RunInputs
 
 DEFAULT_DEADLINE = 6 * 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class RunFile:
-    """A file that the worker finds in its directory, and the Secret or ConfigMap key that it comes from."""
-
-    path: str
-    kind: str
-    """Secret or ConfigMap."""
-    name: str
-    key: str
-    content: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class RunInputs:
-    """Everything that one run needs."""
-
-    spec: RunSpec
-    files: tuple[RunFile, ...]
-    backend_id: str
-    incarnation: str
 
 
 def source_name(job: IngestionJob) -> str:

@@ -8,7 +8,7 @@ from typing import Protocol
 from vectorwright.api.v1alpha1.ingestionjob import IngestionJob
 from vectorwright.ingest.runspec import RunState
 
-from .run_inputs import RunInputs
+from .handover import RunInputs
 
 
 @dataclass(frozen=True, slots=True)

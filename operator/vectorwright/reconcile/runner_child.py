@@ -16,9 +16,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vectorwright.api.v1alpha1.ingestionjob import IngestionJob
+from vectorwright.errors import Retryable
 from vectorwright.ingest.runspec import RunState
 
-from .run_inputs import RunInputs
+from .handover import RunInputs
 from .runner_base import Look, WorkerBudget
 from .worker_exchange import exchange
 
@@ -45,29 +46,22 @@ class ChildRunner:
         self._children: dict[tuple[str, str], _Child] = {}
 
     async def start(self, job: IngestionJob, name: str, inputs: RunInputs) -> None:
-        """Start a worker in a private directory that holds its specification and files (mode 0600)."""
+        """Start a worker in a private directory that holds its specification and files (mode 0600). Raises Retryable."""
         key = (job.metadata.namespace, name)
         if key in self._children:
             return
         directory = Path(tempfile.mkdtemp(prefix="vw-run-"))
-        await asyncio.to_thread(_write_files, directory, inputs)
-        environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "vectorwright",
-            "worker",
-            "--directory",
-            str(directory),
-            "--unix",
-            str(directory / "progress.sock"),
-            "--termination-log",
-            str(directory / "result.json"),
-            "--exit-on-stdin-eof",
-            stdin=asyncio.subprocess.PIPE,
-            env={**environment, "HOME": str(directory), "TMPDIR": str(directory)},
-            start_new_session=True,
-        )
+        try:
+            await asyncio.to_thread(_write_files, directory, inputs)
+            process = await _spawn(directory)
+        except BaseException as error:
+            shutil.rmtree(directory, ignore_errors=True)  # it holds credentials
+            if isinstance(error, OSError):
+                raise Retryable(
+                    f"a worker could not be started: {error.strerror or type(error).__name__}",
+                    reason="WorkerNotStarted",
+                ) from None
+            raise
         watcher = asyncio.create_task(self._watch(key, job.metadata.name, process), name=f"worker {name}")
         self._children[key] = _Child(process, directory, watcher)
 
@@ -102,12 +96,33 @@ class ChildRunner:
         await asyncio.gather(*(self.stop(*key) for key in list(self._children)))
 
 
+async def _spawn(directory: Path) -> asyncio.subprocess.Process:
+    environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "vectorwright",
+        "worker",
+        "--directory",
+        str(directory),
+        "--unix",
+        str(directory / "progress.sock"),
+        "--termination-log",
+        str(directory / "result.json"),
+        "--exit-on-stdin-eof",
+        stdin=asyncio.subprocess.PIPE,
+        env={**environment, "HOME": str(directory), "TMPDIR": str(directory)},
+        start_new_session=True,
+    )
+
+
 def _write_files(directory: Path, inputs: RunInputs) -> None:
     content = {"run.json": inputs.spec.model_dump_json(by_alias=True, exclude_none=True).encode()}
     content |= {file.path: file.content for file in inputs.files}
     for name, data in content.items():
         path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in reversed(path.relative_to(directory).parents[:-1]):
+            (directory / folder).mkdir(exist_ok=True, mode=0o700)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(data)
 

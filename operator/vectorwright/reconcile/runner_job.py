@@ -12,8 +12,8 @@ from vectorwright.ingest.runspec import RunState
 from vectorwright.kube import resources
 from vectorwright.kube.client import KubeClient
 
+from .handover import RunInputs
 from .job_manifest import PROGRESS_PORT, worker_job
-from .run_inputs import RunInputs
 from .runner_base import Look, WorkerBudget
 from .worker_exchange import exchange
 
@@ -82,17 +82,17 @@ def _ended(body: dict[str, Any]) -> str | None:
 
 def _result(pods: list[dict[str, Any]], ended: str) -> Look:
     """The newest result that a pod left as its termination message."""
-    why = ended
+    told: list[str] = []
     for pod in reversed(pods):
         status = pod.get("status", {})
-        why = status.get("message") or status.get("reason") or why
         for container in status.get("containerStatuses") or ():
             terminated = container.get("state", {}).get("terminated") or {}
             if terminated.get("reason") == "OOMKilled":
-                why = "the worker ran out of memory: raise spec.runner.resources.limits.memory"
+                told.append("the worker ran out of memory: raise spec.runner.resources.limits.memory")
             try:
                 state = RunState.model_validate_json(terminated.get("message") or "")
             except ValidationError:
                 continue
             return Look(exists=True, finished=True, state=state)
-    return Look(exists=True, finished=True, died=why)
+        told += [text for text in (status.get("message"), status.get("reason")) if text]
+    return Look(exists=True, finished=True, died=told[0] if told else ended)

@@ -110,7 +110,7 @@ def _in_range(stored: object, where: Range) -> bool:
     )
 
 
-def matches(where: Filter, metadata: Mapping[str, object]) -> bool:  # noqa: PLR0911 - one a kind of filter
+def matches(where: Filter, metadata: Mapping[str, object]) -> bool:
     """Whether a record with this metadata matches: the reference that every store agrees with."""
     match where:
         case Eq(name, value):
