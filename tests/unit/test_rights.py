@@ -53,7 +53,7 @@ def _kinds_with_finalizers() -> list[ResourceType]:
 def _meant(expression: ast.expr) -> list[ResourceType]:
     """The resources that the first argument of a call stands for."""
     text = ast.unparse(expression)
-    if text == "controller.resource":
+    if text in {"controller.resource", "resource"}:
         return list(OURS)
     if text == "RESOURCES[key.kind]":
         return _kinds_with_finalizers()
