@@ -21,12 +21,13 @@ from vectorwright.kube import resources
 from vectorwright.kube.client import KubeClient
 from vectorwright.kube.connection import KubeConnection
 from vectorwright.kube.events import EventRecorder
+from vectorwright.kube.resources import ResourceType
 from vectorwright.kube.session import open_session
 from vectorwright.kube.tenure import tenure_guard
 from vectorwright.kube.watched import WatchedObjects
 from vectorwright.reconcile.cache import Key, ObjectCache
 from vectorwright.reconcile.context import Context
-from vectorwright.reconcile.job_manifest import RUN_LABEL
+from vectorwright.reconcile.job_manifest import RUN_LABEL, ingestion_job_of
 from vectorwright.reconcile.runners import Runners
 from vectorwright.reconcile.sessions import StoreSessions
 from vectorwright.settings import Settings
@@ -192,15 +193,21 @@ async def _installation(settings: Settings, client: KubeClient) -> str:
 async def _check_api(settings: Settings, client: KubeClient) -> None:
     """The CRDs are there. Raises Retryable while they are not: they may be applied after the operator."""
     namespace = settings.namespaces[0] if settings.namespaces else None
-    for controller in CONTROLLERS:
+
+    async def check(resource: ResourceType) -> None:
         try:
-            await client.list(controller.resource, namespace, field_selector="metadata.name=none")
+            await client.list(resource, namespace, field_selector="metadata.name=none")
         except NotFound:
             raise Retryable(
-                f"the API server does not serve {controller.resource.plural}.{GROUP}: apply the CRDs "
-                "(kubectl apply -f crds/)",
+                f"the API server does not serve {resource.plural}.{GROUP}: apply the CRDs (kubectl apply -f crds/)",
                 reason="CRDsMissing",
             ) from None
+
+    # All at once: a new kind is prepared when it is first asked for, and refused for a second in the meantime.
+    answers = await asyncio.gather(*(check(controller.resource) for controller in CONTROLLERS), return_exceptions=True)
+    for answer in answers:
+        if answer is not None:
+            raise answer
 
 
 async def _beat(heartbeat: Callable[[], None]) -> None:
@@ -269,6 +276,5 @@ async def _kopf(
 
 def _job_event(driver: Driver, body: dict[str, Any]) -> None:
     """A worker's Job changed: its IngestionJob has to look."""
-    labels = body["metadata"].get("labels") or {}
-    if name := labels.get(RUN_LABEL):
+    if name := ingestion_job_of(body):
         driver.queue.add(Key("IngestionJob", body["metadata"]["namespace"], name))

@@ -15,7 +15,7 @@ from .cache import Key
 from .connections import Reference, read_credentials, read_tls, remember_uses
 from .context import Context
 from .outcome import Outcome, Status, failed, ready_conditions
-from .vectorstore import jittered
+from .vectorstore import MIN_PROBE_INTERVAL, jittered
 
 RETRY_STALLED = 60.0
 """Seconds after which an endpoint that refused is asked again: it may have changed without a trace in the cluster."""
@@ -51,7 +51,7 @@ async def reconcile(context: Context, model: EmbeddingModel) -> Outcome:
     return Outcome(
         {name: value for name, value in status.items() if value is not None},
         ready_conditions(f"{info.model} makes vectors of dimension {info.dimension}", synced=False),
-        requeue_after=jittered(seconds(interval)) if interval else None,
+        requeue_after=jittered(max(MIN_PROBE_INTERVAL, seconds(interval))) if interval else None,
     )
 
 

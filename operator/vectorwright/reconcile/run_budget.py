@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .cache import Key
 from .context import Context
 from .runner_base import WorkerBudget
@@ -11,7 +13,7 @@ def share(context: Context, key: Key) -> WorkerBudget | None:
     """The share of one job's worker. None while nothing is limited or the run is not known to this process.
 
     Workers count together by the backend that they write to, whatever VectorStore object names it, and by the
-    fingerprint of the model that they embed with.
+    fingerprint of the model that they embed with. Of several limits the lowest holds.
     """
     mine = context.runs.get(key)
     if mine is None:
@@ -24,17 +26,17 @@ def share(context: Context, key: Key) -> WorkerBudget | None:
         requests_per_second=min(requests) / len(on_backend) if requests else None,
         bytes_per_second=min(volumes) / len(on_backend) if volumes else None,
     )
-    limits = spec.embedder.spec.limits if spec.embedder else None
-    if spec.embedder is None or limits is None:
+    if spec.embedder is None:
         return budget
-    embedding = sum(
-        1
+    same_model = [
+        other.embedder.spec.limits
         for _, other in context.runs.values()
         if other.embedder and other.embedder.fingerprint == spec.embedder.fingerprint
-    )
-    return WorkerBudget(
-        requests_per_second=budget.requests_per_second,
-        bytes_per_second=budget.bytes_per_second,
-        embed_requests_per_minute=limits.requests_per_minute / embedding if limits.requests_per_minute else None,
-        embed_tokens_per_minute=limits.tokens_per_minute / embedding if limits.tokens_per_minute else None,
+    ]
+    asked = [limits.requests_per_minute for limits in same_model if limits and limits.requests_per_minute]
+    tokens = [limits.tokens_per_minute for limits in same_model if limits and limits.tokens_per_minute]
+    return replace(
+        budget,
+        embed_requests_per_minute=min(asked) / len(same_model) if asked else None,
+        embed_tokens_per_minute=min(tokens) / len(same_model) if tokens else None,
     )

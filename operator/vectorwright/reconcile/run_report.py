@@ -118,7 +118,7 @@ def summary(state: RunState) -> str:
 def last_run_conditions(state: RunState) -> list[ConditionState]:
     """What the last run says of itself."""
     text = summary(state)
-    reason = state.reason or state.phase.value
+    reason = state.reason or ("RunFailed" if state.phase is Phase.FAILED else state.phase.value)
     outcome = {True: "True", False: "Unknown" if state.phase is Phase.UNVERIFIED else "False"}[state.phase in GOOD]
     return [
         ConditionState("Complete", "True", state.phase.value, text),
@@ -150,6 +150,16 @@ def running_conditions(job: IngestionJob, what: str) -> list[ConditionState]:
 
 
 def idle_conditions(job: IngestionJob) -> list[ConditionState]:
-    """Conditions between two runs: those that the last one left."""
-    kept = _kept(job, "Ready", "Stalled", "Complete", "LastRunSucceeded")
-    return kept or [ConditionState("Ready", "True", "Scheduled", "waits for its schedule")]
+    """Conditions between two runs: those that the last one left, whatever stood in the way meanwhile."""
+    left = {state.type: state for state in _kept(job, "Complete", "LastRunSucceeded")}
+    complete, last = left.get("Complete"), left.get("LastRunSucceeded")
+    if complete is None or last is None:
+        return [ConditionState("Ready", "True", "Scheduled", "waits for its schedule")]
+    failed = last.status == "False"
+    ready, reason = ("False", last.reason) if failed else ("True", complete.reason)
+    before = {state.type: state for state in _kept(job, "Ready", "Stalled")}
+    told = before.get("Ready")
+    if told is None or (told.status, told.reason) != (ready, reason) or ("Stalled" in before) != failed:
+        told = ConditionState("Ready", ready, reason, last.message)
+    stalled = [ConditionState("Stalled", "True", told.reason, told.message)] if failed else []
+    return [told, *stalled, complete, last]

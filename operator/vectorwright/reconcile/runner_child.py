@@ -46,7 +46,10 @@ class ChildRunner:
         self._children: dict[tuple[str, str], _Child] = {}
 
     async def start(self, job: IngestionJob, name: str, inputs: RunInputs) -> None:
-        """Start a worker in a private directory that holds its specification and files (mode 0600). Raises Retryable."""
+        """Start a worker in a private directory that holds its specification and files (mode 0600).
+
+        Raises Retryable when it cannot be started.
+        """
         key = (job.metadata.namespace, name)
         if key in self._children:
             return

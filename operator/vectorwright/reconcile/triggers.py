@@ -29,26 +29,32 @@ class Trigger:
 
 
 def run_id(job: IngestionJob, trigger: Trigger) -> str:
-    """Name of a run: the same trigger of the same job is the same run, also after a restart of the operator."""
+    """Name of a run: the same trigger of the same job is the same run, also after a restart of the operator.
+
+    A DNS label of at most 51 characters: the pods of an Indexed Job have it in their host names.
+    """
     digest = hashlib.sha256(f"{job.metadata.uid}/{trigger.name}".encode()).hexdigest()[:10]
-    return f"{job.metadata.name[:40].rstrip('-.')}-{digest}"
+    return f"{job.metadata.name[:40].replace('.', '-').rstrip('-')}-{digest}"
 
 
-def _slots(schedule: Schedule, after: datetime) -> CronSim:
+def _slots(schedule: Schedule, start: datetime, *, reverse: bool = False) -> CronSim:
     try:
         zone = ZoneInfo(schedule.time_zone) if schedule.time_zone else UTC
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder of zones, such as Europe
         raise Terminal(
             f"spec.schedule.timeZone: {schedule.time_zone!r} is not a time zone such as Europe/Berlin",
             reason="InvalidSchedule",
         ) from None
-    try:
-        return CronSim(schedule.cron, after.astimezone(zone))
-    except CronSimError as error:
-        raise Terminal(
-            f"spec.schedule.cron: {schedule.cron!r} is not a cron expression of five fields: {error}",
-            reason="InvalidSchedule",
-        ) from None
+    problem = f"it has {len(schedule.cron.split())}"
+    if len(schedule.cron.split()) == 5:
+        try:
+            return CronSim(schedule.cron, start.astimezone(zone), reverse=reverse)
+        except CronSimError as error:
+            problem = str(error)
+    raise Terminal(
+        f"spec.schedule.cron: {schedule.cron!r} is not a cron expression of five fields: {problem}",
+        reason="InvalidSchedule",
+    )
 
 
 def next_slot(schedule: Schedule, after: datetime) -> datetime | None:
@@ -60,17 +66,19 @@ def next_slot(schedule: Schedule, after: datetime) -> datetime | None:
 def due_slot(schedule: Schedule, since: datetime, now: datetime) -> datetime | None:
     """The last slot in (since, now] that may still start: of several missed ones only that one. Raises Terminal."""
     deadline = seconds(schedule.starting_deadline) if schedule.starting_deadline else DEFAULT_STARTING_DEADLINE
-    begin = max(since, now - timedelta(seconds=deadline))
-    last = None
-    for slot in _slots(schedule, begin):
-        if slot.astimezone(UTC) > now:
-            break
-        last = slot.astimezone(UTC)
+    # Backwards from now, so that a year of missed minutes costs no more than one.
+    backwards = _slots(schedule, now + timedelta(seconds=1), reverse=True)
+    last = next((slot for slot in (item.astimezone(UTC) for item in backwards) if slot <= now), None)
+    if last is None or last <= since or (now - last).total_seconds() > deadline:
+        return None
     return last
 
 
 def due(job: IngestionJob, incarnation: str, now: datetime) -> Trigger | None:
-    """Why a run is due now, if one is. Raises Terminal when the schedule is wrong."""
+    """Why a run is due now, if one is. Raises Terminal when the schedule is wrong.
+
+    One run answers everything that asks for one at its start.
+    """
     status, metadata = job.status, job.metadata
     request = metadata.annotations.get(ANNOTATION_RUN)
     everything: dict[str, Any] = {
@@ -78,14 +86,15 @@ def due(job: IngestionJob, incarnation: str, now: datetime) -> Trigger | None:
         "handledIncarnation": incarnation,
         "handledRequest": request or status.handled_request,
     }
+    slot = None
+    if job.spec.schedule is not None:
+        slot = due_slot(job.spec.schedule, status.handled_slot or metadata.creation_timestamp or now, now)
+    if slot is not None:
+        everything["handledSlot"] = rfc3339(slot)
     if status.handled_generation != metadata.generation:
         return Trigger(f"generation-{metadata.generation}-{incarnation}", everything)
     if request and request != status.handled_request:
         return Trigger(f"request-{request}", everything)
     if status.handled_incarnation != incarnation:
         return Trigger(f"incarnation-{incarnation}", everything)
-    if job.spec.schedule is not None:
-        since = status.handled_slot or metadata.creation_timestamp or now
-        if (slot := due_slot(job.spec.schedule, since, now)) is not None:
-            return Trigger(f"schedule-{rfc3339(slot)}", {**everything, "handledSlot": rfc3339(slot)})
-    return None
+    return None if slot is None else Trigger(f"schedule-{rfc3339(slot)}", everything)
