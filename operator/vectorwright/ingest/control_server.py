@@ -94,7 +94,9 @@ async def serving(server: ControlServer, address: Address | None) -> AsyncIterat
         try:
             await site.start()
         except OSError as error:
-            raise Terminal(f"cannot listen at {site.name}: {error.strerror}", reason="ListenFailed") from None
+            # Of a path that is too long for a socket there is no strerror.
+            place = address.unix or site.name
+            raise Terminal(f"cannot listen at {place}: {error.strerror or error}", reason="ListenFailed") from None
         if address.unix is not None:
             address.unix.chmod(0o600)
             yield 0
