@@ -52,9 +52,9 @@ class Kubectl:
         body: Body = json.loads(self("get", kind, name, "-o", "json"))
         return body
 
-    def all(self, kind: str) -> list[Body]:
-        """All objects of a kind in the namespace."""
-        items: list[Body] = json.loads(self("get", kind, "-o", "json"))["items"]
+    def all(self, kinds: str) -> list[Body]:
+        """All objects of some kinds (``vix,vij``) in the namespace."""
+        items: list[Body] = json.loads(self("get", kinds, "-o", "json"))["items"]
         return items
 
     def wait(self, objects: str | Iterable[str], until: str, seconds: float) -> None:
@@ -151,8 +151,3 @@ class Search:
         answer = self._run(index, question, "--top-k", str(top))
         self._screen.say(answer)
         return answer
-
-    def matches(self, index: str, question: str, top: int) -> list[Body]:
-        """The same as data."""
-        found: list[Body] = json.loads(self._run(index, question, "--top-k", str(top), "--output", "json"))
-        return found

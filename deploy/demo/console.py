@@ -29,7 +29,7 @@ class Screen:
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[None]:
         """One step: its title, what it prints, its seconds, also where it fails."""
-        self._print(self._paint("1", f"==> {title}"), flush=True)
+        self._print(self._paint("1", f"==> {title}"))
         begun = self._step_begun = time.monotonic()
         try:
             yield
@@ -81,5 +81,10 @@ class Screen:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colours else text
 
     @staticmethod
-    def _print(text: str, *, flush: bool = True) -> None:
-        print(text, flush=flush)
+    def _print(text: str) -> None:
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            # Nobody reads any more: end as if interrupted, and let the end itself print into the void.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise KeyboardInterrupt from None

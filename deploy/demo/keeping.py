@@ -48,7 +48,7 @@ It runs on. In another shell:
 
     kubectl get vst,vem,vix,vij
     kubectl describe vix docs
-    vectorwright search code "where are dead letters written" --top-k 3
+    vectorwright search code "keep or delete the vectors when the resource of an index is deleted"
     kubectl annotate vij docs vectorwright.dev/run-requested-at="$(date)" --overwrite
     git clone {world.repository.url}
     tail -f {world.operator.log}

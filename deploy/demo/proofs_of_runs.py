@@ -9,11 +9,19 @@ from deploy.demo import runs
 from deploy.demo.chroma_api import Collection
 from deploy.demo.commands import Body, DemoError, JobLines
 from deploy.demo.quickstart import JOBS
-from deploy.demo.repository import append_line
+from deploy.demo.repository import append
 from deploy.demo.world import World
 
 CRASHED = "code-in-chroma"
 """The VectorIndex and IngestionJob of the run in whose middle the operator is killed."""
+NEWS = """\
+## The lighthouse
+
+The lighthouse keeper counts the herons at dusk. She writes their number into a blue book, with the wind and the tide.
+In autumn the herons leave for the south; then the keeper counts the geese, and in winter the stars over the harbour.
+When the fishermen return at dawn they ask her how many herons there were, and bring her a mackerel for breakfast.
+"""
+"""What a commit adds to a document: nothing else in a repository of software is about herons."""
 _KILL_AT = 0.25
 """Share of the vectors that the store holds when the operator is killed."""
 _PAUSE = 0.02
@@ -37,7 +45,7 @@ def change_one_file(world: World) -> None:
     paths = sorted({str(item["path"]) for item in world.store.metadata(collection)})
     path = "README.md" if "README.md" in paths else paths[0]
     before = world.store.count(collection)
-    commit = append_line(world.repository, path, "The lighthouse keeper counts the herons at dusk.")
+    commit = append(world.repository, path, NEWS)
     world.screen.say(f"commit {commit[:10]} changes {path}, one of {len(paths)} documents")
     (result,) = runs.again(world, ["docs"])
     after = world.store.count(collection)
@@ -53,11 +61,11 @@ def change_one_file(world: World) -> None:
         f"{before} vectors before, {after} after",
         holds=after == before + result["vectorsWritten"] - result["vectorsDeleted"] and result.revision == commit,
     )
-    best = world.search.matches("docs", "Who counts the herons at dusk?", 1)[0]["metadata"]
+    answer = world.search.show("docs", "Who counts the herons at dusk?", 1)
     world.screen.check(
         "a search finds what was changed",
-        f"{best['path']}:{best['start_line']}-{best['end_line']} of commit {str(best['commit'])[:10]}",
-        holds=best["path"] == path and best["commit"] == commit,
+        f"{path} of commit {commit[:10]} answers",
+        holds=f" {path}:" in answer and f"commit {commit[:10]}" in answer,
     )
 
 

@@ -89,8 +89,8 @@ def _git(arguments: list[str], directory: Path, environment: Mapping[str, str]) 
     return done.stdout.strip()
 
 
-def append_line(repository: GitRepository, path: str, line: str) -> str:
-    """Commit one more line at the end of a file, and return the commit's id."""
+def append(repository: GitRepository, path: str, text: str) -> str:
+    """Commit some more text at the end of a file, and return the commit's id."""
     content = subprocess.run(
         ["git", "show", f"{BRANCH}:{path}"],
         cwd=repository.path,
@@ -98,9 +98,9 @@ def append_line(repository: GitRepository, path: str, line: str) -> str:
         capture_output=True,
         check=True,
     ).stdout
-    changed = content.rstrip() + f"\n\n{line}\n".encode()
+    changed = content.rstrip() + f"\n\n{text}\n".encode()
     return repository.commit(
-        {path: changed}, message=f"A line more in {path}", author=AUTHOR, date=datetime.now(UTC), branch=BRANCH
+        {path: changed}, message=f"A section more in {path}", author=AUTHOR, date=datetime.now(UTC), branch=BRANCH
     )
 
 

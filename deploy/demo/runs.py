@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from deploy.demo.world import World
 
 RUN_SECONDS = 300.0
 """A run takes seconds; on a machine whose cores are all busy perhaps a minute."""
+_PAUSE = 0.3
 _STATUS_SECONDS = 15.0
 """The status of an index follows that of its jobs within a second."""
 REQUEST = "vectorwright.dev/run-requested-at"
@@ -58,19 +60,35 @@ def _words(name: str) -> str:
     return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
-def done(world: World, jobs: Sequence[str]) -> list[Done]:
-    """Wait for the end of the runs that go on. Raises DemoError when one failed or takes too long."""
-    world.kubectl.wait([f"vij/{job}" for job in jobs], "condition=Complete", RUN_SECONDS)
-    return [Done.of(world.kubectl.get("vij", job)) for job in jobs]
+def done(world: World, jobs: Sequence[str], request: str | None = None) -> list[Done]:
+    """Wait for the end of the runs that go on, or of those for one request.
+
+    Raises DemoError when one takes too long, or as soon as something is stalled: a wait would be in vain.
+    """
+    deadline = time.monotonic() + RUN_SECONDS
+    while time.monotonic() < deadline:
+        bodies = world.kubectl.all("vst,vem,vix,vij")
+        for body in bodies:
+            if stalled := condition(body, "Stalled"):
+                name = f"{body['kind']} {body['metadata']['name']}"
+                raise DemoError(f"{name} is stalled: {stalled['reason']}: {stalled['message']}")
+        named = {body["metadata"]["name"]: body for body in bodies if body["kind"] == "IngestionJob"}
+        if all(_complete(named[job], request) for job in jobs):
+            return [Done.of(named[job]) for job in jobs]
+        time.sleep(_PAUSE)
+    raise DemoError(f"the runs of {', '.join(jobs)} did not end within {RUN_SECONDS:.0f} s")
+
+
+def _complete(body: Body, request: str | None) -> bool:
+    handled = body.get("status", {}).get("handledRequest")
+    return condition(body, "Complete").get("status") == "True" and request in (None, handled)
 
 
 def again(world: World, jobs: Sequence[str]) -> list[Done]:
     """Ask for another run of each job and wait for its end. Raises DemoError."""
     moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     world.kubectl.show("annotate", "vij", *jobs, f"{REQUEST}={moment}", "--overwrite")
-    names = [f"vij/{job}" for job in jobs]
-    world.kubectl.wait(names, f"jsonpath={{.status.handledRequest}}={moment}", RUN_SECONDS)
-    return done(world, jobs)
+    return done(world, jobs, moment)
 
 
 def index(world: World, name: str, *, vectors: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 import secrets
 import shutil
@@ -27,6 +28,20 @@ from deploy.servers.git import GitRepository, start_git_server
 from deploy.trial import TrialOperator
 
 NAMESPACE = "vectorwright-demo"
+_LONGEST_BASE = 54
+"""Bytes that the path above the demo's directory may have: those of sockets in it end 49 bytes later, and on some
+systems they may have no more than 103."""
+
+
+def _directory() -> Path:
+    """A new directory among the temporary files."""
+    places = [Path(place).resolve() for place in (tempfile.gettempdir(), "/tmp", "/var/tmp")]
+    for place in places:
+        if len(os.fsencode(place)) <= _LONGEST_BASE and os.access(place, os.W_OK | os.X_OK):
+            return Path(tempfile.mkdtemp(prefix="vw-demo-", dir=place))
+    raise DemoError(
+        f"no directory for temporary files has a short path (tried {', '.join(map(str, places))}): set TMPDIR"
+    )
 
 
 class World:
@@ -43,12 +58,12 @@ class World:
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
         self.id = secrets.token_hex(3)
-        # Short: paths of sockets below it must fit into 104 bytes.
-        self.directory = Path(tempfile.mkdtemp(prefix=f"vw-demo-{self.id}-")).resolve()
+        self.directory = _directory()
         self.namespace = NAMESPACE
         self.complete = False
         """Whether everything was started."""
         self._started: list[Callable[[], Iterable[ManagedProcess]]] = []
+        self._left = False
         self._stack = ExitStack()
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
 
@@ -123,7 +138,7 @@ class World:
         else:
             self.kubectl.show("apply", "-f", str(CHECKOUT / "crds"), shown="kubectl apply -f crds")
             shared_cluster.settle_definitions(self.kubectl, mark=self.shared)
-        directory, temporary = self.directory / "operator", self.directory / "tmp"
+        directory, temporary = self.directory / "operator", self.directory / "t"
         directory.mkdir()
         temporary.mkdir(mode=0o700)
         flags = {
@@ -151,7 +166,9 @@ class World:
         self.operator.stop()
 
     def _leave(self) -> None:
-        shared_cluster.leave(self.kubectl, self.namespace, self.screen.progress)
+        if not self._left:
+            shared_cluster.leave(self.kubectl, self.namespace, self.screen.progress)
+            self._left = True
 
     def collection(self, name: str) -> Collection:
         """A collection of the Chroma server. Raises DemoError when there is none of that name."""
@@ -173,9 +190,8 @@ class World:
         if not self.complete:
             return
         with contextlib.suppress(ClusterError, subprocess.SubprocessError):
-            for kind in ("vst", "vem", "vix", "vij"):
-                for body in self.kubectl.all(kind):
-                    self._explain_object(body)
+            for body in self.kubectl.all("vst,vem,vix,vij"):
+                self._explain_object(body)
             self.kubectl.show("get", "events", "--field-selector=type=Warning", "--sort-by=.lastTimestamp")
         self.screen.say(f"the end of {self.operator.log}:\n{self.operator.tail()}")
 
