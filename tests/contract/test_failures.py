@@ -67,6 +67,7 @@ async def test_an_unreachable_store_is_retryable(
     store = open_another(provider.at("127.0.0.1", unused_tcp_port))
     for error in await _calls(store):
         assert isinstance(error, Retryable)
+        assert error.reason == "Unreachable"
         assert str(unused_tcp_port) in error.message
 
 
@@ -175,8 +176,8 @@ async def test_a_write_to_a_known_index_looks_nothing_up(behind: tuple[Store, Fa
         (Response(b"{", 200), "UnexpectedAnswer", None),
         (Response(b'"a string"', 200), "UnexpectedAnswer", None),
         (Response(b"<html>no such site</html>", 404), "UnexpectedAnswer", None),
-        (Response(b"x" * 100, 200, cut_after=10), "Unavailable", None),
-        (Response(cut_after=0), "Unavailable", None),
+        (Response(b"x" * 100, 200, cut_after=10), "Unreachable", None),
+        (Response(cut_after=0), "Unreachable", None),
         (Response(delay=4), "Timeout", None),
     ],
 )

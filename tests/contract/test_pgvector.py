@@ -90,6 +90,21 @@ async def test_tables_of_others_are_listed_and_tables_without_vectors_are_not(
     assert raw.execute("SELECT count(*) FROM users").fetchone() == (0,)
 
 
+async def test_a_listing_is_one_statement(docs: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        await docs.create_index(definition(f"more-{number}"))
+    execute = psycopg.AsyncConnection.execute
+    statements: list[object] = []
+
+    async def counted(connection: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        statements.append(query)
+        return await execute(connection, query, *arguments, **options)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", counted)
+    assert len(await docs.list_indexes()) == 5
+    assert len(statements) == 1
+
+
 async def test_a_table_of_another_layout_cannot_be_taken_over(docs: Store, raw: psycopg.Connection[Any]) -> None:
     raw.execute("CREATE TABLE items (key bigint, vec vector(3))")
     with pytest.raises(Terminal) as refused:

@@ -55,7 +55,7 @@ def failed(state: str | None) -> psycopg.Error:
         ("57P01", Retryable, "Unavailable"),
         ("57P03", Retryable, "Unavailable"),
         ("XX000", Retryable, "Unavailable"),
-        (None, Retryable, "Unavailable"),
+        (None, Retryable, "Unreachable"),
     ],
 )
 def test_sqlstates_by_recovery(state: str | None, kind: type[VectorwrightError], reason: str) -> None:
@@ -86,7 +86,7 @@ def test_refused_data_is_a_refused_batch_only_when_records_are_written(state: st
         ("FATAL:  remaining connection slots are reserved", True, Retryable, "Unavailable"),
         ("FATAL:  the database system is starting up", False, Retryable, "Unavailable"),
         ("FATAL:  the database system is shutting down", True, Retryable, "Unavailable"),
-        ("Connection refused\n\tIs the server running?", False, Retryable, "Unavailable"),
+        ("Connection refused\n\tIs the server running?", False, Retryable, "Unreachable"),
         ("SSL error: certificate verify failed", False, Terminal, "TLSVerificationFailed"),
         ('server certificate for "a" does not match host name "b"', False, Terminal, "TLSVerificationFailed"),
         ("server does not support SSL, but SSL was required", False, Terminal, "TLSNotSupported"),

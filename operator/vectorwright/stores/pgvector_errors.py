@@ -33,7 +33,7 @@ def statement_error(
     if state is None:
         if isinstance(error, psycopg.DataError):  # the driver itself refused a value
             return _data_error(endpoint, safe_text(str(error), secrets), writes=writes)
-        return Retryable(f"{endpoint} broke off the connection ({type(error).__name__})")
+        return Retryable(f"{endpoint} broke off the connection ({type(error).__name__})", reason="Unreachable")
     said = safe_text(error.diag.message_primary or type(error).__name__, secrets)
     return _by_state(state, endpoint, said, writes=writes)
 
@@ -112,4 +112,4 @@ def connection_error(error: psycopg.Error, endpoint: str, secrets: Iterable[str 
         )
     if _DENIED.search(text) or (sent_password and "FATAL" in text):
         return _by_state("28000", endpoint, text, writes=False)
-    return Retryable(f"{endpoint} cannot be reached: {text}")
+    return Retryable(f"{endpoint} cannot be reached: {text}", reason="Unreachable")

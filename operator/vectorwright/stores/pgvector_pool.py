@@ -257,7 +257,9 @@ class ConnectionPool:
             try:
                 found = await asyncio.get_running_loop().getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
             except OSError:
-                raise Retryable(f"{self.endpoint} cannot be reached: its host name does not resolve") from None
+                raise Retryable(
+                    f"{self.endpoint} cannot be reached: its host name does not resolve", reason="Unreachable"
+                ) from None
             parameters |= {"host": self._tls.server_name, "hostaddr": found[0][4][0]}
         return parameters
 
