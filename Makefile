@@ -23,8 +23,9 @@ check: bootstrap ## Format, lint, types, import contracts, and crds/ against the
 fmt: bootstrap ## Format the code and mend what the linter can
 	@.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format .
 
-crds: bootstrap ## Write crds/ from the models
+crds: bootstrap ## Write crds/ and the reference page from the models
 	@.venv/bin/vectorwright crds --dir crds
+	@$(PYTHON_IN_VENV) -m scripts.reference
 
 cluster-up: bootstrap ## Start a Kubernetes API server and leave it running (NAME= for several, CONTEXT= to use yours)
 	@$(PYTHON_IN_VENV) -m deploy.devcluster up

@@ -13,6 +13,10 @@ CHECKS: list[tuple[str, list[str | Path]]] = [
     ("types", [BIN / "mypy"]),
     ("import contracts", [BIN / "lint-imports", "--no-logo"]),
     ("crds/ agrees with the models (make crds mends it)", [BIN / "vectorwright", "crds", "--check", "--dir", "crds"]),
+    (
+        "docs/reference.md agrees with crds/ (make crds mends it)",
+        [BIN / "python", "-m", "scripts.reference", "--check"],
+    ),
 ]
 
 

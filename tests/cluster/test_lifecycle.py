@@ -313,6 +313,22 @@ def test_a_new_secret_is_used_without_a_restart(
     assert "another-key-altogether" not in json.dumps(resources.get("EmbeddingModel", "model"))
 
 
+def test_a_run_that_failed_for_its_key_runs_again_with_the_right_one(
+    resources: Resources, openai_server: OpenAIServer, chroma_server: ChromaServer, git_server: GitServer
+) -> None:
+    repository = git_server.repository()
+    repository.commit({"a.md": "# A\n\nwords\n"}, message="one")
+    _text_job(resources, openai_server, chroma_server, repository.url)
+    resources.wait_phase("job", "Succeeded")
+    openai_server.key = "another-key-altogether"
+    repository.commit({"b.md": "# B\n\nmore words\n"}, message="two")
+    resources.annotate("IngestionJob", "job", run_requested_at="with the old key")
+    resources.wait_condition("IngestionJob", "job", "Stalled", "True", "AccessDenied")
+    resources.secret("key", token=openai_server.key)
+    body = resources.wait_phase("job", "Succeeded")
+    assert body["status"]["counts"]["documentsNew"] == 1
+
+
 def _slow_job(resources: Resources, chroma_server: ChromaServer) -> Collection:
     limited = {"chroma": {"url": chroma_server.url}, "probeInterval": "1s", "limits": {"requestsPerSecond": 40}}
     resources.create("VectorStore", "chroma", limited)

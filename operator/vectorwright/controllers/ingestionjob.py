@@ -25,6 +25,7 @@ async def _gone(context: Context, key: Key) -> None:
     context.uses.pop(key, None)
     context.runs.pop(key, None)
     context.retry_at.pop(key, None)
+    context.handed.pop(key, None)
     context.progress_written.pop(key, None)
     metrics.forget(*key)
 

@@ -182,6 +182,14 @@ async def _provider_settings(context: Credentialed, spec: VectorStoreSpec) -> di
     return {**block, "server": f"unix://{socket}"}
 
 
+def provider_of(spec: VectorStoreSpec) -> str:
+    """The one provider key that is set. Raises Terminal (``InvalidSpec``) when none or several are."""
+    try:
+        return spec.provider
+    except ValueError as error:
+        raise Terminal(str(error), reason="InvalidSpec") from None
+
+
 async def store_connection(
     context: Credentialed, key: Key, spec: VectorStoreSpec, used: list[Reference], *, data: bool = False
 ) -> Connection:
@@ -189,16 +197,13 @@ async def store_connection(
 
     Raises Terminal when the provider, a Secret or a certificate is wrong.
     """
-    try:
-        spec.provider  # noqa: B018 - raises when none or several are set
-    except ValueError as error:
-        raise Terminal(str(error), reason="InvalidSpec") from None
+    provider = provider_of(spec)
     chosen = (spec.data_credentials or spec.control_credentials) if data else spec.control_credentials
     credentials = await read_credentials(context, key.namespace, chosen, used)
     tls = await read_tls(context, key.namespace, spec.tls, used)
     limits = spec.limits
     return Connection(
-        provider=spec.provider,
+        provider=provider,
         settings=await _provider_settings(context, spec),
         credentials=credentials,
         tls=tls,

@@ -53,3 +53,5 @@ class Context:
     """``time.monotonic()`` of the last write of an IngestionJob's progress."""
     counted_at: dict[Key, float] = field(default_factory=dict)
     """``time.monotonic()`` of the last counting of a VectorStore's indexes, where it asks for that."""
+    handed: dict[Key, str] = field(default_factory=dict)
+    """Digest of what an IngestionJob's last worker was handed: where that failed, another one is worth another run."""

@@ -25,7 +25,7 @@ from .outcome import Outcome, Status, failed, waiting_conditions
 from .run_budget import share
 from .run_inputs import gather
 from .runner_base import Look
-from .triggers import due, next_slot, run_id
+from .triggers import Trigger, due, next_slot, run_id
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _not_started(error: VectorwrightError, job: IngestionJob, status: Status) ->
 
 async def _start_if_due(context: Context, key: Key, job: IngestionJob, inputs: RunInputs, status: Status) -> Outcome:
     now = utc_now()
-    trigger = due(job, inputs.incarnation, now)
+    trigger = due(job, inputs.incarnation, now) or _repaired(context, key, job, inputs)
     if trigger is None:
         return _idle(job, status, now)
     kind = context.runners.choose(job)
@@ -99,6 +99,16 @@ async def _start_if_due(context: Context, key: Key, job: IngestionJob, inputs: R
     # The run is in the status before its worker exists: whoever comes after us finds it, and starts it once.
     log.info("run %s is due (%s)", run.id, trigger.name)
     return Outcome(status, run_report.running_conditions(job, "starting"), requeue_after=0.0)
+
+
+def _repaired(context: Context, key: Key, job: IngestionJob, inputs: RunInputs) -> Trigger | None:
+    """A run is due when the last one failed and a Secret, a ConfigMap or the store's address changed since."""
+    if not job.status.last_runs or job.status.last_runs[0].phase is not Phase.FAILED:
+        return None
+    digest = inputs.digest()
+    if context.handed.setdefault(key, digest) == digest:
+        return None
+    return Trigger(f"repaired-{digest}", {})
 
 
 def _idle(job: IngestionJob, status: Status, now: datetime) -> Outcome:
@@ -132,6 +142,7 @@ async def _follow(
         status.pop("run", None)
         return await _start_if_due(context, key, job, inputs, status)
     context.runs[key] = (inputs.backend_id, inputs.spec)
+    context.handed[key] = inputs.digest()
     await runner.start(job, name, inputs)
     if run.attempt == 1 and key not in context.retry_at:
         _tell(context, key, "RunStarted", f"run {run.id} started ({run.trigger})")

@@ -10,6 +10,7 @@ from vectorwright.api.v1alpha1.common import ANNOTATION_OWNER, API_VERSION
 from vectorwright.api.v1alpha1.vectorindex import VectorIndex
 from vectorwright.errors import Conflict, NotFound, Retryable, Terminal, VectorwrightError
 from vectorwright.kube.status import ConditionState, condition
+from vectorwright.observability import metrics
 from vectorwright.stores.base import IndexDescription, OwnershipMark
 
 from .cache import Key
@@ -46,6 +47,13 @@ async def reconcile(context: Context, index: VectorIndex) -> Outcome:
     key = Key("VectorIndex", *index.key)
     if index.deleting:
         return await finalize(context, key, index)
+    outcome = await _look(context, key, index)
+    ready = any(state.type == "Ready" and state.status == "True" for state in outcome.conditions)
+    metrics.INDEX_READY.set(*index.key, ready, store=index.spec.store_ref.name)
+    return outcome
+
+
+async def _look(context: Context, key: Key, index: VectorIndex) -> Outcome:
     status = _kept_status(index)
     try:
         references = resolve(context, index)

@@ -22,7 +22,7 @@ from vectorwright.observability import metrics
 from vectorwright.stores.base import Capabilities, IndexDescription
 
 from .cache import Key
-from .connections import Reference, connection_digest, remember_uses, store_connection
+from .connections import Reference, connection_digest, provider_of, remember_uses, store_connection
 from .context import Context
 from .finalizers import add_finalizer, remove_finalizer
 from .outcome import Outcome, Status, failed, ready_conditions, waiting_conditions
@@ -83,8 +83,8 @@ async def reconcile(context: Context, store: VectorStore) -> Outcome:
     was_ready = told.get("status") == "True"
     references: list[Reference] = []
     try:
+        status["provider"] = provider_of(store.spec)
         connection = await store_connection(context, key, store.spec, references)
-        status["provider"] = connection.provider
         before = context.sessions.get(key)
         session = await context.sessions.open(key, connection_digest(connection), connection)
         listing = await session.refresh()
