@@ -89,7 +89,7 @@ class Chroma(Provider):
 
 
 def _cannot_be_said_in_chroma(where: Filter, *, negated: bool) -> bool:
-    """No negated range, no range of strings, no test for a field: see stores/chroma_filters.py."""
+    """No negated range, no range of strings, no test for a field: see stores/chroma/filters.py."""
     match where:
         case Eq() | Ne() | In():
             return False

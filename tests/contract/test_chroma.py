@@ -26,8 +26,9 @@ from tests.support.loopback_http import Request, Response
 from tests.support.tls import TlsFront
 
 from vectorwright.errors import BatchRejected, NotFound, Retryable, Terminal
-from vectorwright.stores import chroma, chroma_catalog
 from vectorwright.stores.base import FieldDefinition, Store
+from vectorwright.stores.chroma import catalog as chroma_catalog
+from vectorwright.stores.chroma import store as chroma
 from vectorwright.stores.filters import Eq, Ne
 from vectorwright.stores.registry import Connection, StoreCredentials, TlsSettings, open_store
 

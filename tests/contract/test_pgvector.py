@@ -21,8 +21,8 @@ from tests.contract.providers import Pgvector
 from vectorwright.errors import BatchRejected, NotFound, Terminal
 from vectorwright.stores.base import FieldDefinition, IndexDefinition, Metadata, Store
 from vectorwright.stores.filters import And, Eq, Filter, Range
-from vectorwright.stores.pgvector import PgvectorStore
-from vectorwright.stores.pgvector_filters import condition
+from vectorwright.stores.pgvector.filters import condition
+from vectorwright.stores.pgvector.store import PgvectorStore
 
 pytestmark = pytest.mark.server
 

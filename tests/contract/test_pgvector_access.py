@@ -23,7 +23,7 @@ from tests.support.postgres import PostgresServer
 from vectorwright.errors import Retryable, Terminal
 from vectorwright.stores.base import Store
 from vectorwright.stores.filters import Eq
-from vectorwright.stores.pgvector import PgvectorStore
+from vectorwright.stores.pgvector.store import PgvectorStore
 from vectorwright.stores.registry import Connection, StoreCredentials, TlsSettings, open_store
 
 pytestmark = pytest.mark.server

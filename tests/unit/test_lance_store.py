@@ -25,10 +25,13 @@ import numpy as np
 import pytest
 
 from vectorwright.errors import BatchRejected, Conflict, NotFound, Retryable, Terminal
-from vectorwright.stores import lance_files, lance_reading, lance_table, lance_upkeep
 from vectorwright.stores.base import FieldDefinition, IndexDefinition, Metadata, OwnershipMark, RecordBatch, Store
 from vectorwright.stores.filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
-from vectorwright.stores.lance import LanceStore, open_lance
+from vectorwright.stores.lance import files as lance_files
+from vectorwright.stores.lance import reading as lance_reading
+from vectorwright.stores.lance import table as lance_table
+from vectorwright.stores.lance import upkeep as lance_upkeep
+from vectorwright.stores.lance.store import LanceStore, open_lance
 from vectorwright.stores.memory import MemoryStore
 
 DIMENSION = 4

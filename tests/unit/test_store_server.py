@@ -37,7 +37,7 @@ from vectorwright.stores.base import IndexDefinition, Metadata, RecordBatch, Sto
 from vectorwright.stores.filters import Eq
 from vectorwright.stores.local_server import LocalStoreServers
 from vectorwright.stores.registry import Connection, StoreCredentials, TlsSettings, open_store
-from vectorwright.stores.server import MAX_BODY
+from vectorwright.stores.server.application import MAX_BODY
 from vectorwright.stores.wire import encode_batch, encode_frame
 
 pytestmark = pytest.mark.server

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 
 from vectorwright.errors import BatchRejected, Retryable, Terminal
 from vectorwright.stores.base import RecordBatch
-from vectorwright.stores.chroma_collections import Collection
-from vectorwright.stores.chroma_filters import MAX_COMPARISONS, MAX_VALUES, translate
-from vectorwright.stores.chroma_http import normalised
-from vectorwright.stores.chroma_listing import snapshot
-from vectorwright.stores.chroma_records import EncodedBatch, decode_matches, decode_records, encode_batch, score
-from vectorwright.stores.chroma_writer import CombiningWriter
+from vectorwright.stores.chroma.collection_ids import Collection
+from vectorwright.stores.chroma.filters import MAX_COMPARISONS, MAX_VALUES, translate
+from vectorwright.stores.chroma.listing import snapshot
+from vectorwright.stores.chroma.records import EncodedBatch, decode_matches, decode_records, encode_batch, score
+from vectorwright.stores.chroma.transport import normalised
+from vectorwright.stores.chroma.writer import CombiningWriter
 from vectorwright.stores.filters import And, Eq, Filter, In, Not, Or, Range, matches
 
 numbers = st.one_of(

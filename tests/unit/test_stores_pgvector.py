@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from vectorwright.errors import BatchRejected, Conflict, NotFound, Retryable, Terminal, VectorwrightError
 from vectorwright.stores.base import FieldDefinition, IndexDefinition
 from vectorwright.stores.filters import Eq, In, Range
-from vectorwright.stores.pgvector_codec import VectorArray, _header, _vector_rows, jsonb_array, text_array
-from vectorwright.stores.pgvector_errors import connection_error, statement_error
-from vectorwright.stores.pgvector_filters import condition
-from vectorwright.stores.pgvector_pool import version_numbers
-from vectorwright.stores.pgvector_sql import create_table, field_index, index_name
-from vectorwright.stores.pgvector_tables import AnnIndex, Comment, Table
+from vectorwright.stores.pgvector.codec import VectorArray, _header, _vector_rows, jsonb_array, text_array
+from vectorwright.stores.pgvector.errors import connection_error, statement_error
+from vectorwright.stores.pgvector.filters import condition
+from vectorwright.stores.pgvector.pool import version_numbers
+from vectorwright.stores.pgvector.sql import create_table, field_index, index_name
+from vectorwright.stores.pgvector.tables import AnnIndex, Comment, Table
 
 
 def failed(state: str | None) -> psycopg.Error:

@@ -10,8 +10,8 @@ from pathlib import Path
 from vectorwright.errors import Terminal
 from vectorwright.observability.logs import configure_logging
 from vectorwright.settings import BindAddress
-from vectorwright.stores.server_hosting import Hosted
-from vectorwright.stores.server_memory import limit_memory
+from vectorwright.stores.server.hosting import Hosted
+from vectorwright.stores.server.memory import limit_memory
 
 _DESCRIPTION = (
     "Own a directory of Lance tables, a store in memory, or both, and serve them over HTTP. A directory has one owner: "
@@ -78,7 +78,7 @@ def _seconds(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Exit status: 0 when it was told to stop, 1 when it cannot start, 2 for a wrong command line."""
     # The server's own libraries are loaded only here: --help answers at once.
-    from vectorwright.stores.server_run import ServerSettings, serve  # noqa: PLC0415
+    from vectorwright.stores.server.run import ServerSettings, serve  # noqa: PLC0415
 
     settings = ServerSettings(
         hosted=Hosted(args.lance, folders=args.lance_folders, memory=args.memory, fsync=not args.no_fsync),

@@ -20,7 +20,7 @@ import httpx
 
 from vectorwright.errors import Retryable, Terminal
 
-from .server_hosting import FOLDER_PATTERN, MAX_SOCKET_PATH
+from .server.hosting import FOLDER_PATTERN, MAX_SOCKET_PATH
 
 _START = 30.0
 """Seconds until it must answer: loading the Lance library takes one, on a machine whose cores are all busy ten."""

@@ -15,8 +15,8 @@ from vectorwright.errors import Terminal
 from .base import Store
 
 MODULES: Mapping[str, str] = {
-    "chroma": "vectorwright.stores.chroma",
-    "pgvector": "vectorwright.stores.pgvector",
+    "chroma": "vectorwright.stores.chroma.store",
+    "pgvector": "vectorwright.stores.pgvector.store",
     "lance": "vectorwright.stores.remote",
     "memory": "vectorwright.stores.remote",
 }

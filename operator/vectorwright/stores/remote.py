@@ -28,7 +28,7 @@ from .base import (
     Vectors,
 )
 from .filters import Filter
-from .lance_settings import LANCE_CAPABILITIES
+from .lance.settings import LANCE_CAPABILITIES
 from .memory import MEMORY_CAPABILITIES
 from .registry import Connection
 from .remote_http import StoreServerApi

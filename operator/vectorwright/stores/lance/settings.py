@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from vectorwright.errors import Terminal
 
-from .base import Capabilities, ChangeClass, Setting
-from .server_checks import check_settings
+from ..base import Capabilities, ChangeClass, Setting
+from ..server_checks import check_settings
 
 INDEX_TYPE = "index_type"
 NUM_PARTITIONS = "num_partitions"

@@ -1,7 +1,7 @@
 """Records and descriptions as columns of a Lance table, and back.
 
 Columns: ``id``, ``vector``, ``text``, ``metadata`` (the whole of it, as JSON: types survive exactly), ``mixed`` (see
-:mod:`.lance_filters`), then one typed column for each reserved field and each declared one (``f_<name>``). What the
+:mod:`.filters`), then one typed column for each reserved field and each declared one (``f_<name>``). What the
 index is (incarnation, metric, fields, settings, mark, model) is kept as metadata of the column ``id``, so that it is
 written by the same atomic commit that makes the table, and by one of its own when it changes.
 """
@@ -15,10 +15,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from .base import RESERVED_FIELDS, FieldDefinition, IndexDescription, Record, RecordBatch
-from .lance_filters import column_name
-from .wire import WireError, decode_json
-from .wire_indexes import decode_description, encode_description
+from ..base import RESERVED_FIELDS, FieldDefinition, IndexDescription, Record, RecordBatch
+from ..wire import WireError, decode_json
+from ..wire_indexes import decode_description, encode_description
+from .filters import column_name
 
 META_KEY = "vectorwright"
 FIXED_COLUMNS = ("id", "vector", "text", "metadata", "mixed")

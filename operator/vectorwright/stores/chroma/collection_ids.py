@@ -15,8 +15,8 @@ import orjson
 
 from vectorwright.errors import Retryable
 
-from .base import FieldDefinition, IndexDefinition, IndexDescription, OwnershipMark, Setting
-from .http_errors import UNEXPECTED_ANSWER
+from ..base import FieldDefinition, IndexDefinition, IndexDescription, OwnershipMark, Setting
+from ..http_errors import UNEXPECTED_ANSWER
 
 SPACES: Mapping[str, str] = {"cosine": "cosine", "dotproduct": "ip", "euclidean": "l2"}
 """Metric → space."""

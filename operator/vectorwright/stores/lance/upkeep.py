@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from .base import Setting
-from .lance_reading import DISTANCES
-from .lance_settings import EXACT, INDEX_TYPE, IVF_PQ, MIN_INDEXED_ROWS, NUM_PARTITIONS, sub_vectors
+from ..base import Setting
+from .reading import DISTANCES
+from .settings import EXACT, INDEX_TYPE, IVF_PQ, MIN_INDEXED_ROWS, NUM_PARTITIONS, sub_vectors
 
 MIN_COMMITS = 64
 """Commits before files are merged: up to here they slow a commit by less than a third."""

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from .base import Match, Record, Vectors
-from .filters import Filter, matches
-from .lance_filters import FALSE, TRUE, id_list, translate
-from .lance_schema import decode_rows, decode_vectors
+from ..base import Match, Record, Vectors
+from ..filters import Filter, matches
+from .filters import FALSE, TRUE, id_list, translate
+from .schema import decode_rows, decode_vectors
 
 DISTANCES = {"cosine": "cosine", "dotproduct": "dot", "euclidean": "l2"}
 IDS_A_REQUEST = 1000
@@ -38,7 +38,7 @@ def scores(metric: str, found: Vectors, vector: Vectors) -> npt.NDArray[np.float
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One table as it is now. ``mixed`` tells whether it may hold mixed records (:mod:`.lance_filters`)."""
+    """One table as it is now. ``mixed`` tells whether it may hold mixed records (:mod:`.filters`)."""
 
     handle: Any
     metric: str

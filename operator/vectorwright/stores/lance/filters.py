@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from .base import RESERVED_FIELDS
-from .filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
+from ..base import RESERVED_FIELDS
+from ..filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
 
 MAX_DEPTH = 8
 MAX_NODES = 256

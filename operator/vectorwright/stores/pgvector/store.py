@@ -1,7 +1,7 @@
 """PostgreSQL with pgvector: an index is a table, and rows are written in batches of one statement.
 
-How values travel is said in :mod:`.pgvector_codec`; tables and their indexes are made in :mod:`.pgvector_sql` and read
-in :mod:`.pgvector_tables`; filters are SQL over jsonb, in :mod:`.pgvector_filters`.
+How values travel is said in :mod:`.codec`; tables and their indexes are made in :mod:`.sql` and read
+in :mod:`.tables`; filters are SQL over jsonb, in :mod:`.filters`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from psycopg import sql
 
 from vectorwright.errors import NotFound, Terminal
 
-from .base import Match, Record, RecordBatch, Store, Vectors
-from .filters import Filter
-from .pgvector_catalog import PgvectorCatalog, absent
-from .pgvector_codec import VectorArray, VectorValue, jsonb_array, text_array
-from .pgvector_filters import condition, storable
-from .pgvector_pool import EF_SEARCH, Link
-from .pgvector_sql import MAX_INDEXED, MAX_INDEXED_HALF, OPERATORS, halves
-from .pgvector_tables import Table
-from .registry import Connection
-from .server_checks import check_batch, check_query
+from ..base import Match, Record, RecordBatch, Store, Vectors
+from ..filters import Filter
+from ..registry import Connection
+from ..server_checks import check_batch, check_query
+from .catalog import PgvectorCatalog, absent
+from .codec import VectorArray, VectorValue, jsonb_array, text_array
+from .filters import condition, storable
+from .pool import EF_SEARCH, Link
+from .sql import MAX_INDEXED, MAX_INDEXED_HALF, OPERATORS, halves
+from .tables import Table
 
 RECORDS_PAGE = 2_000
 """Rows of one statement that reads."""

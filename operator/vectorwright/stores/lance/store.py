@@ -1,7 +1,7 @@
 """Lance tables in one folder: the store that a store server owns. Opened by :func:`open_lance`, never by clients.
 
 The folder holds one table an index (``<name>.lance``) and ``backend-id``, its identity. There is one process that
-writes to it, which its lock sees to (:mod:`.server_lock`).
+writes to it, which its lock sees to (:mod:`.lock`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from vectorwright import __version__
 from vectorwright.errors import Conflict, NotFound, Retryable, Terminal
 
-from .base import (
+from ..base import (
     FieldDefinition,
     IndexDefinition,
     IndexDescription,
@@ -34,13 +34,13 @@ from .base import (
     StoreInfo,
     Vectors,
 )
-from .filters import Filter
-from .lance_files import backend_id, clear_remains, fsync_path, table_names, table_path
-from .lance_schema import decode_meta, table_schema
-from .lance_settings import LANCE_CAPABILITIES, check_lance_settings
-from .lance_table import LANCE_ERRORS, LanceTable
-from .no_aliases import StoreWithoutAliases
-from .server_checks import check_definition, check_fields
+from ..filters import Filter
+from ..no_aliases import StoreWithoutAliases
+from ..server_checks import check_definition, check_fields
+from .files import backend_id, clear_remains, fsync_path, table_names, table_path
+from .schema import decode_meta, table_schema
+from .settings import LANCE_CAPABILITIES, check_lance_settings
+from .table import LANCE_ERRORS, LanceTable
 
 _OPENING = 8
 _INDEX_CACHE = 256 * 2**20

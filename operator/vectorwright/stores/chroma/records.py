@@ -17,8 +17,8 @@ import orjson
 
 from vectorwright.errors import BatchRejected, Retryable
 
-from .base import Match, Metadata, Record, RecordBatch, Vectors
-from .http_errors import UNEXPECTED_ANSWER
+from ..base import Match, Metadata, Record, RecordBatch, Vectors
+from ..http_errors import UNEXPECTED_ANSWER
 
 _OWN_NAMES = ("#", "$", "chroma:")
 """What begins so is Chroma's own. It refuses the first two; the third can end the server's writer for good."""

@@ -1,8 +1,8 @@
 """Chroma over its HTTP API, version 2: no SDK, so nothing to install and 11 µs of CPU a vector in place of 41.
 
-What a collection's metadata holds of ours is said in :mod:`.chroma_collections`; how records are replaced, in
-:mod:`.chroma_records`; how writes are joined, in :mod:`.chroma_writer`; what filters cannot say, in
-:mod:`.chroma_filters`.
+What a collection's metadata holds of ours is said in :mod:`.collection_ids`; how records are replaced, in
+:mod:`.records`; how writes are joined, in :mod:`.writer`; what filters cannot say, in
+:mod:`.filters`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from typing import Any
 import httpx
 import orjson
 
-from .base import Match, Record, RecordBatch, Store, Vectors
-from .chroma_catalog import ChromaCatalog
-from .chroma_collections import Collection
-from .chroma_filters import EVERYTHING, Translated, translate
-from .chroma_listing import snapshot
-from .chroma_records import (
+from ..base import Match, Record, RecordBatch, Store, Vectors
+from ..filters import Filter
+from ..registry import Connection
+from ..server_checks import check_batch, check_query
+from .catalog import ChromaCatalog
+from .collection_ids import Collection
+from .filters import EVERYTHING, Translated, translate
+from .listing import snapshot
+from .records import (
     EncodedBatch,
     check_names,
     decode_ids,
@@ -27,10 +30,7 @@ from .chroma_records import (
     decode_records,
     encode_batch,
 )
-from .chroma_writer import CombiningWriter
-from .filters import Filter
-from .registry import Connection
-from .server_checks import check_batch, check_query
+from .writer import CombiningWriter
 
 IDS_PAGE = 50_000
 RECORDS_PAGE = 2_000

@@ -24,7 +24,7 @@ from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
 from psycopg.types.json import set_json_loads
 
-from .base import Vectors
+from ..base import Vectors
 
 TEXT, TEXT_ARRAY = 25, 1009
 JSONB, JSONB_ARRAY = 3802, 3807

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from vectorwright.errors import BatchRejected, VectorwrightError
 
-from .chroma_records import EncodedBatch
+from .records import EncodedBatch
 
 LINGER, MAX_LINGER = 0.1, 0.02
 """Of the time that the last write took, and at most so many seconds, a write waits for others to join it."""

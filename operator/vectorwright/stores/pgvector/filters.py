@@ -1,7 +1,7 @@
 """Filters as SQL over the ``metadata`` column, with the meaning of :mod:`vectorwright.stores.filters`.
 
 jsonb compares as the protocol wants: 1 equals 1.0, true does not equal 1, "1" does not equal 1. Every expression here
-is the one that a field's index is made on (see :mod:`.pgvector_sql`), so that the planner can use it; a field without
+is the one that a field's index is made on (see :mod:`.sql`), so that the planner can use it; a field without
 an index is filtered, too. Strings are ordered by code point (collation "C"), numbers as decimals.
 """
 
@@ -17,8 +17,8 @@ from psycopg.types.json import Jsonb
 
 from vectorwright.errors import Terminal
 
-from .base import RESERVED_FIELDS
-from .filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
+from ..base import RESERVED_FIELDS
+from ..filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
 
 _COMPARISONS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from psycopg import sql
 
-from .base import FieldDefinition, IndexDescription, OwnershipMark, Setting
+from ..base import FieldDefinition, IndexDescription, OwnershipMark, Setting
 
 FORMAT = 1
 DEFAULTS: Mapping[str, Mapping[str, int]] = {

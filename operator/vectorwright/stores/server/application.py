@@ -18,10 +18,8 @@ from aiohttp.typedefs import Handler, Middleware
 
 from vectorwright.errors import BatchTooLarge, Retryable, Terminal, VectorwrightError
 
-from .base import Record, Store
-from .server_hosting import HostedStores
-from .server_tokens import Tokens
-from .wire import (
+from ..base import Record, Store
+from ..wire import (
     MEDIA_TYPE,
     WireError,
     decode_batch,
@@ -36,7 +34,7 @@ from .wire import (
     take_optional,
     take_strings,
 )
-from .wire_indexes import (
+from ..wire_indexes import (
     decode_definition,
     decode_fields,
     decode_mark,
@@ -44,6 +42,8 @@ from .wire_indexes import (
     encode_description,
     encode_info,
 )
+from .hosting import HostedStores
+from .tokens import Tokens
 
 MAX_BODY = 80 * 2**20
 """Bytes of a request: two and a half times the largest batch, for what JSON adds to texts and metadata."""

@@ -15,14 +15,15 @@ import pyarrow as pa
 
 from vectorwright.errors import NotFound, Retryable, Terminal
 
-from .base import FieldDefinition, IndexDescription, Match, OwnershipMark, Record, RecordBatch, Setting, Vectors
-from .filters import Filter
-from .lance_committer import IDLE_AFTER, Committer
-from .lance_files import DurableFolder, discard
-from .lance_filters import column_name, id_list, translate
-from .lance_ids import KnownIds
-from .lance_reading import IDS_A_REQUEST, Reader, record_columns
-from .lance_schema import (
+from ..base import FieldDefinition, IndexDescription, Match, OwnershipMark, Record, RecordBatch, Setting, Vectors
+from ..filters import Filter
+from ..server_checks import check_batch, check_query
+from .committer import IDLE_AFTER, Committer
+from .files import DurableFolder, discard
+from .filters import column_name, id_list, translate
+from .ids import KnownIds
+from .reading import IDS_A_REQUEST, Reader, record_columns
+from .schema import (
     META_KEY,
     column_field,
     decode_meta,
@@ -33,9 +34,8 @@ from .lance_schema import (
     new_field_rows,
     newest_of_each,
 )
-from .lance_settings import EXACT, INDEX_STATE, INDEX_TYPE, IVF_PQ, LANCE_CAPABILITIES, MIN_INDEXED_ROWS
-from .lance_upkeep import Backlog, Versions, backlog_of, build_index, compact, index_due, serving, vector_indexes
-from .server_checks import check_batch, check_query
+from .settings import EXACT, INDEX_STATE, INDEX_TYPE, IVF_PQ, LANCE_CAPABILITIES, MIN_INDEXED_ROWS
+from .upkeep import Backlog, Versions, backlog_of, build_index, compact, index_due, serving, vector_indexes
 
 LANCE_ERRORS = (RuntimeError, ValueError, OSError, pa.lib.ArrowException)
 """What the library raises. Their texts hold paths of this machine: they are logged, not sent."""

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from vectorwright.errors import Conflict, NotFound, Terminal
 
-from .base import (
+from ..base import (
     Capabilities,
     ChangeClass,
     FieldDefinition,
@@ -21,10 +21,12 @@ from .base import (
     Setting,
     StoreInfo,
 )
-from .no_aliases import StoreWithoutAliases
-from .pgvector_extension import backend_id, ensure_extension, server_version
-from .pgvector_pool import ConnectionPool, Link
-from .pgvector_sql import (
+from ..no_aliases import StoreWithoutAliases
+from ..registry import Connection
+from ..server_checks import check_definition, check_fields, check_settings
+from .extension import backend_id, ensure_extension, server_version
+from .pool import ConnectionPool, Link
+from .sql import (
     KNOWN_SETTINGS,
     OPERATORS,
     ann_index,
@@ -35,9 +37,7 @@ from .pgvector_sql import (
     index_name,
     reserved_indexes,
 )
-from .pgvector_tables import Comment, Table, listing
-from .registry import Connection
-from .server_checks import check_definition, check_fields, check_settings
+from .tables import Comment, Table, listing
 
 CAPABILITIES = Capabilities(
     metrics=frozenset(OPERATORS),

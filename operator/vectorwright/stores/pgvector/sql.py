@@ -22,9 +22,9 @@ from psycopg import sql
 
 from vectorwright.errors import Terminal
 
-from .base import FieldDefinition, IndexDefinition, Setting
-from .pgvector_filters import text_of, value_of
-from .pgvector_tables import DEFAULTS
+from ..base import FieldDefinition, IndexDefinition, Setting
+from .filters import text_of, value_of
+from .tables import DEFAULTS
 
 MAX_INDEXED = 2_000
 MAX_INDEXED_HALF = 4_000

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from vectorwright.errors import NotFound, Retryable, Terminal
 
-from .base import Store
-from .memory import MemoryStore
+from ..base import Store
+from ..memory import MemoryStore
 
 FOLDER_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}){0,7}")
 MAX_SOCKET_PATH = 103
@@ -76,7 +76,7 @@ class HostedStores:
                 if len(self._lance) >= _MAX_FOLDERS:
                     raise Retryable(f"this store server has {_MAX_FOLDERS} folders open, and opens no more")
                 try:
-                    from .lance import open_lance  # noqa: PLC0415 - the library takes 140 MB
+                    from ..lance.store import open_lance  # noqa: PLC0415 - the library takes 140 MB
                 except ModuleNotFoundError as error:
                     raise Terminal(
                         f"Lance tables need the package {error.name!r}: install vectorwright[lance]",

@@ -14,7 +14,7 @@ import orjson
 
 from vectorwright.errors import Conflict, NotFound, Retryable, Terminal
 
-from .base import (
+from ..base import (
     Capabilities,
     ChangeClass,
     FieldDefinition,
@@ -24,7 +24,11 @@ from .base import (
     Setting,
     StoreInfo,
 )
-from .chroma_collections import (
+from ..http_errors import UNEXPECTED_ANSWER
+from ..no_aliases import StoreWithoutAliases
+from ..registry import Connection
+from ..server_checks import check_definition, check_fields, check_settings
+from .collection_ids import (
     FIELDS,
     FINGERPRINT,
     IMMUTABLE,
@@ -36,12 +40,8 @@ from .chroma_collections import (
     encode_fields,
     hnsw,
 )
-from .chroma_http import ChromaApi
-from .chroma_listing import snapshot
-from .http_errors import UNEXPECTED_ANSWER
-from .no_aliases import StoreWithoutAliases
-from .registry import Connection
-from .server_checks import check_definition, check_fields, check_settings
+from .listing import snapshot
+from .transport import ChromaApi
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from vectorwright.errors import Terminal
 
-from .base import RESERVED_FIELDS
-from .filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
+from ..base import RESERVED_FIELDS
+from ..filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
 
 Where = dict[str, Any]
 """A ``where`` clause as it is sent."""

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from vectorwright.errors import Terminal
 
-from .pgvector_pool import ConnectionPool, Link, version_numbers
+from .pool import ConnectionPool, Link, version_numbers
 
 OLDEST = (0, 7)
 """pgvector with halfvec and its index."""

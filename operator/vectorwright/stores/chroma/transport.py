@@ -12,10 +12,10 @@ import orjson
 
 from vectorwright.errors import Retryable, Terminal, VectorwrightError
 
-from .http_errors import UNEXPECTED_ANSWER, status_error, transport_error
-from .registry import Connection
-from .safe_text import safe_text
-from .tls import ssl_context
+from ..http_errors import UNEXPECTED_ANSWER, status_error, transport_error
+from ..registry import Connection
+from ..safe_text import safe_text
+from ..tls import ssl_context
 
 DEFAULT_TENANT = "default_tenant"
 DEFAULT_DATABASE = "default_database"

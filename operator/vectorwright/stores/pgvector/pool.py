@@ -24,10 +24,10 @@ from psycopg import sql
 
 from vectorwright.errors import Retryable, Terminal, VectorwrightError
 
-from .pgvector_codec import teach, teach_vectors
-from .pgvector_errors import connection_error, statement_error
-from .registry import Connection
-from .tls import ssl_context
+from ..registry import Connection
+from ..tls import ssl_context
+from .codec import teach, teach_vectors
+from .errors import connection_error, statement_error
 
 DEFAULT_PORT = 5432
 DEFAULT_SCHEMA = "public"

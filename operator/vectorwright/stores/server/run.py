@@ -20,10 +20,10 @@ from aiohttp import web
 from vectorwright.errors import Terminal
 from vectorwright.settings import BindAddress
 
-from .server import TRAFFIC, make_application
-from .server_hosting import MAX_SOCKET_PATH, Hosted, HostedStores
-from .server_lock import DirectoryLock
-from .server_tokens import Tokens
+from .application import TRAFFIC, make_application
+from .hosting import MAX_SOCKET_PATH, Hosted, HostedStores
+from .lock import DirectoryLock
+from .tokens import Tokens
 
 _CERTIFICATE_LOOK = 30.0
 _CUT_OFF = 1.0

@@ -9,8 +9,8 @@ import psycopg
 
 from vectorwright.errors import BatchRejected, Conflict, NotFound, Retryable, Terminal, VectorwrightError
 
-from .safe_text import safe_text
-from .tls import VERIFICATION_FAILED
+from ..safe_text import safe_text
+from ..tls import VERIFICATION_FAILED
 
 _RETRYABLE_CLASSES = {"08", "40", "53", "55", "57", "58", "XX"}
 """Connection, rollback (deadlock), resources, object in use or lock not had, intervention, system, internal error.

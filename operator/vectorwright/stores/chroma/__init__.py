@@ -1,0 +1,1 @@
+"""Chroma, over its published HTTP API. The store itself is in :mod:`.store`."""

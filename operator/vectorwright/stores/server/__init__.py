@@ -1,0 +1,1 @@
+"""The store server: owner and single writer of stores that live in files or in memory."""
