@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from vectorwright.api.v1alpha1.common import Credentials, Tls, seconds
 from vectorwright.api.v1alpha1.embeddingmodel import EmbeddingModelSpec
@@ -55,19 +56,22 @@ def ready_index(context: Context, job: IngestionJob) -> VectorIndex:
 def check_source_name(context: Context, job: IngestionJob) -> bool:
     """Whether this is the only job on its index. Raises Terminal when another one has the same source name."""
     alone = True
+    mine = (job.metadata.creation_timestamp, job.metadata.name)
+    # Read as they are, not as models: a thousand jobs look at each other, and one that is broken is no trouble here.
     for body in context.cache.all("IngestionJob", job.metadata.namespace):
-        other = IngestionJob.model_validate(body)
-        if other.metadata.uid == job.metadata.uid or other.spec.index_ref.name != job.spec.index_ref.name:
+        metadata, spec = body["metadata"], body.get("spec") or {}
+        if metadata.get("uid") == job.metadata.uid:
+            continue
+        if (spec.get("indexRef") or {}).get("name") != job.spec.index_ref.name:
             continue
         alone = False
-        older = (other.metadata.creation_timestamp, other.metadata.name) < (
-            job.metadata.creation_timestamp,
-            job.metadata.name,
-        )
-        if source_name(other) == source_name(job) and older:
+        name = metadata["name"]
+        theirs = spec.get("sourceName") or f"{metadata['namespace']}/{name}"
+        older = mine[0] is None or (datetime.fromisoformat(metadata["creationTimestamp"]), name) < mine
+        if theirs == source_name(job) and older:
             raise Terminal(
-                f"IngestionJob {other.metadata.name} already fills VectorIndex {job.spec.index_ref.name} under the "
-                f"source name {source_name(job)!r}: give this job its own spec.sourceName",
+                f"IngestionJob {name} already fills VectorIndex {job.spec.index_ref.name} under the source name "
+                f"{source_name(job)!r}: give this job its own spec.sourceName",
                 reason="SourceNameTaken",
             )
     return alone
@@ -118,7 +122,7 @@ async def gather(context: Context, job: IngestionJob, run_id: str, used: list[Re
             dimension=index.status.dimension or 0,
             metric=index.status.metric or "cosine",
             fields={item.name: item.type.value for item in index.spec.metadata_fields or ()},
-            sole_writer=alone,
+            sole_writer=alone and index.spec.manages,
         ),
         embedder=embedder,
         precomputed_field=precomputed.field if precomputed else None,
@@ -145,10 +149,17 @@ async def _embedder(
     status = (body or {}).get("status") or {}
     if body is None or not is_true(status, "Ready"):
         raise Retryable(f"EmbeddingModel {reference.name} is not ready", reason="ModelNotReady")
+    fingerprint = str(status.get("fingerprint"))
+    if index.status.model_fingerprint not in (None, fingerprint):
+        # The model changed, and the index has not been looked at since: it decides whether it can follow.
+        raise Retryable(
+            f"VectorIndex {index.metadata.name} has not taken up EmbeddingModel {reference.name} as it is now",
+            reason="IndexNotReady",
+        )
     spec = EmbeddingModelSpec.model_validate(body["spec"])
     files = await _credential_files(context, namespace, "embedder", spec.credentials, used)
     files += await _authority_files(context, namespace, "embedder", spec.tls, used)
-    return EmbedderTarget(spec=spec, fingerprint=str(status.get("fingerprint"))), files
+    return EmbedderTarget(spec=spec, fingerprint=fingerprint), files
 
 
 async def _source_files(context: Context, job: IngestionJob, used: list[Reference]) -> list[RunFile]:
