@@ -11,7 +11,7 @@ import time
 
 import httpx
 
-from . import report
+from . import plots, report
 from .world import ReadyWatch, World, say, world
 
 COUNT = 200
@@ -68,3 +68,10 @@ def main() -> None:
         f"added by the operator: p99 {p99:.1f} ms of {LIMIT_MS:.0f} ({'reached' if p99 <= LIMIT_MS else 'NOT reached'})"
     )
     report.write("ready", figures)
+    plots.distribution(
+        "ready",
+        f"VectorIndex: apply → Ready, {COUNT} times, one after another",
+        {"the store's own create call": direct, "apply → Ready": through, "added by the operator": added},
+        LIMIT_MS,
+        "ms",
+    )

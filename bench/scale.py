@@ -10,7 +10,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from . import report
+from . import plots, report
 from .world import ReadyWatch, World, say, world
 
 COUNT = 1000
@@ -47,16 +47,20 @@ def main() -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(make, range(COUNT)))
         created = time.perf_counter() - started
-        watch.wait(lambda seen: len(seen) == COUNT, 600)
-        all_ready = time.perf_counter() - started
+        samples = [(created, parts.rss_mib())]
+        while len(watch.at) < COUNT and time.perf_counter() - started < 600:
+            time.sleep(0.5)
+            samples.append((time.perf_counter() - started, parts.rss_mib()))
+        watch.wait(lambda seen: len(seen) == COUNT, 1)
+        all_ready = max(watch.at.values()) - started
         watch.stop()
         say(f"{COUNT} created in {created:.1f} s, all Ready after {all_ready:.1f} s")
         time.sleep(2 * INTERVAL_S)
         store_before, api_before = _store_calls(parts), parts.served_requests()
-        peak = parts.rss_mib()
         for _ in range(QUIET_S // 5):
             time.sleep(5)
-            peak = max(peak, parts.rss_mib())
+            samples.append((time.perf_counter() - started, parts.rss_mib()))
+        peak = max(mib for _, mib in samples)
         store = _grown(store_before, _store_calls(parts))
         api = _grown(api_before, parts.served_requests())
         restarted = _after_restart(parts)
@@ -72,6 +76,7 @@ def main() -> None:
     say(f"operator RSS: {empty:.0f} MiB empty, {peak:.0f} MiB with {COUNT} indexes, {restarted:.0f} after a restart")
     say(f"in {QUIET_S} quiet seconds: store calls {store} ({listings} listings), API calls {api}")
     report.write("scale", figures)
+    plots.memory("scale", f"Operator memory with {COUNT} VectorIndexes", samples, LIMIT_RSS_MIB)
 
 
 def _after_restart(parts: World) -> float:

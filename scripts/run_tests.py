@@ -23,7 +23,13 @@ _ENDING_SECONDS = 15.0
 """How long the servers of the run may take to notice that it is over."""
 
 
+WORKERS = (os.cpu_count() or 1) + 1
+"""Most tests wait for servers and timers; more processes than this make those that measure time wait for each other."""
+
+
 def main(arguments: list[str]) -> int:
+    if not any(argument.startswith(("-n", "--numprocesses", "-p", "--pdb")) for argument in arguments):
+        arguments = ["-n", str(WORKERS), "--dist", "worksteal", *arguments]
     steps = Steps(2)
     mark = secrets.token_hex(8)
     temporary = Path(tempfile.mkdtemp(prefix="vectorwright-test-"))
