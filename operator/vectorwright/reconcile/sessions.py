@@ -14,6 +14,9 @@ from vectorwright.stores.registry import Connection, open_store
 
 from .cache import Key
 
+RETIRED_FOR = 60.0
+"""Seconds for which a store that was replaced stays open: whoever was in the middle of a call on it finishes that."""
+
 
 @dataclass(slots=True)
 class StoreSession:
@@ -79,11 +82,19 @@ class StoreSession:
         self._written[name] = time.monotonic()
 
 
+async def _close_later(store: Store) -> None:
+    try:
+        await asyncio.sleep(RETIRED_FOR)
+    finally:
+        await store.close()
+
+
 class StoreSessions:
     """The sessions of all VectorStores."""
 
     def __init__(self) -> None:
         self._sessions: dict[Key, StoreSession] = {}
+        self._retired: set[asyncio.Task[None]] = set()
 
     def get(self, key: Key) -> StoreSession | None:
         """The session of a VectorStore, when it was ever reached."""
@@ -92,7 +103,7 @@ class StoreSessions:
     async def open(self, key: Key, digest: str, connection: Connection) -> StoreSession:
         """The session for a connection: the one there is, or a new one after a probe. Raises what the probe raises.
 
-        The old session is closed only when the new one answered, so that a wrong Secret leaves finalizers a way.
+        The old session is given up only when the new one answered, so that a wrong Secret leaves finalizers a way.
         """
         current = self._sessions.get(key)
         if current is not None and current.digest == digest and current.healthy:
@@ -109,18 +120,27 @@ class StoreSessions:
             raise
         session = self._sessions[key] = StoreSession(key, digest, store, info)
         if current is not None:
-            await current.store.close()
+            self._retire(current.store)
         return session
 
     async def close(self, key: Key) -> None:
-        """Close the session of a VectorStore that is gone."""
+        """Give up the session of a VectorStore that is gone."""
         if (session := self._sessions.pop(key, None)) is not None:
-            await session.store.close()
+            self._retire(session.store)
 
     async def close_all(self) -> None:
-        """Close every session."""
+        """Close every session now, those that were given up included."""
         for key in list(self._sessions):
             await self.close(key)
+        await asyncio.sleep(0)  # a task that never began would not close what it was given
+        for task in self._retired:
+            task.cancel()
+        await asyncio.gather(*self._retired, return_exceptions=True)
+
+    def _retire(self, store: Store) -> None:
+        task = asyncio.create_task(_close_later(store), name="retired store")
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
 
     def backends(self) -> dict[str, list[Key]]:
         """Backend id → VectorStores that reach it."""
