@@ -55,26 +55,29 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(screen: Screen, *, keep: bool) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    status = 1
+        # Under nohup the end of the terminal is to be ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    status, understood = 1, False
     world = World(screen)
     try:
         world.start()
         for title, act in ACTS:
             with screen.step(title):
                 act(world)
-        status = 1 if screen.broken else 0
+        status, understood = 1 if screen.broken else 0, True
     except KeyboardInterrupt:
         screen.error("interrupted")
-        status, keep = 130, False
+        status = 130
     except _FAILURES as error:
         screen.error(f"The demo cannot go on: {error}")
         world.explain()
+        understood = True
     finally:
         # Whoever is impatient now would leave something behind.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        if keep and world.complete:
+        if keep and understood and world.complete:
             keeping.keep(world)
         else:
             keep = False

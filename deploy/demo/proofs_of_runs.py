@@ -22,7 +22,7 @@ In autumn the herons leave for the south; then the keeper counts the geese, and 
 When the fishermen return at dawn they ask her how many herons there were, and bring her a mackerel for breakfast.
 """
 """What a commit adds to a document: nothing else in a repository of software is about herons."""
-_KILL_AT = 0.25
+_KILL_AT = 0.2
 """Share of the vectors that the store holds when the operator is killed."""
 _PAUSE = 0.02
 
@@ -124,7 +124,7 @@ def _job(world: World, commit: str) -> Body:
     """The quick start's job over the code, pinned to a commit, in small batches: there is a middle to be killed in."""
     spec = world.kubectl.get("vij", "code")["spec"]
     source = {"git": {**spec["source"]["git"], "ref": commit}}
-    batch = {"maxRecords": 25, "workers": 1}
+    batch = {"maxRecords": 50, "workers": 1}
     return _object("IngestionJob", {**spec, "indexRef": {"name": CRASHED}, "source": source, "batch": batch})
 
 
