@@ -27,6 +27,16 @@ def _budget(budget: WorkerBudget) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """The whole answer, which may come in many pieces; what is longer than a worker's answer can be is cut."""
+    body = bytearray()
+    async for piece in answer.content.iter_any():
+        body += piece
+        if len(body) > MAX_ANSWER:
+            break
+    return bytes(body)
+
+
 async def exchange(base: str, budget: WorkerBudget | None, *, socket: str | None = None) -> RunState | None:
     """Ask for progress and hand out the budget. None when the worker does not answer, or not sensibly.
 
@@ -38,10 +48,10 @@ async def exchange(base: str, budget: WorkerBudget | None, *, socket: str | None
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as session:
             if budget is not None and (told := _budget(budget)):
                 async with session.post(f"{base}/budget", json=told) as answer:
-                    await answer.content.read(MAX_ANSWER)
+                    await _read(answer)
             async with session.get(f"{base}/progress") as answer:
                 if answer.status != 200:
                     return None
-                return RunState.model_validate_json(await answer.content.read(MAX_ANSWER))
+                return RunState.model_validate_json(await _read(answer))
     except (aiohttp.ClientError, TimeoutError, OSError, ValidationError):
         return None
