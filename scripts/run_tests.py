@@ -32,11 +32,13 @@ def main(arguments: list[str]) -> int:
         arguments = ["-n", str(WORKERS), "--dist", "worksteal", *arguments]
     steps = Steps(2)
     mark = secrets.token_hex(8)
-    temporary = Path(tempfile.mkdtemp(prefix="vectorwright-test-"))
+    temporary = Path(tempfile.mkdtemp(prefix="vw-test-"))
     # Servers that refuse to run as root run as another user, who must be able to pass through here.
     temporary.chmod(0o711)
     try:
-        with steps.step(f"pytest {' '.join(arguments)}".rstrip()):
+        # Sockets of servers lie below it, and their paths may have 107 bytes.
+        arguments = ["--basetemp", str(temporary / "t"), *arguments]
+        with steps.step(f"pytest {' '.join(arguments)}"):
             status = _pytest(arguments, {**os.environ, _MARK: mark, "TMPDIR": str(temporary)})
     finally:
         with steps.step("clean up"):
@@ -50,6 +52,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _pytest(arguments: list[str], environment: dict[str, str]) -> int:
+    # A shell starts background jobs with SIGINT ignored, which a child would inherit: then nothing could end it gently.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen([BIN / "python", "-m", "pytest", *arguments], cwd=CHECKOUT, env=environment) as process:
         # The terminal sends Ctrl-C to pytest as well: it ends in good order, and so do we after it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -27,8 +27,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def devcluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster with every right: the one of VECTORWRIGHT_TEST_KUBECONFIG, else one that ends with the session."""
+    with open_cluster(request.config) as cluster:
+        yield cluster
+
+
+@contextlib.contextmanager
+def open_cluster(config: pytest.Config) -> Iterator[Cluster]:
+    """The cluster of VECTORWRIGHT_TEST_KUBECONFIG, else a new one that ends with the context."""
     given = os.environ.get(_GIVEN, "")
-    report = _uncaptured(request.config)
+    report = _uncaptured(config)
     with attach(Path(given), report) if given else start(progress=report) as cluster:
         yield cluster
 
@@ -47,20 +54,32 @@ def _uncaptured(config: pytest.Config) -> Callable[[str], None]:
 @pytest.fixture(scope="session")
 def crds(devcluster: Cluster) -> list[str]:
     """The committed resource definitions, applied and established; their names."""
+    return apply_crds(devcluster)
+
+
+def apply_crds(cluster: Cluster) -> list[str]:
+    """Apply the committed resource definitions and wait until they are served; their names."""
     if not list(CRDS.glob("*.yaml")):
         pytest.fail("crds/ holds no resource definitions: run 'make crds'")
-    applied = devcluster.kubectl_run(
+    applied = cluster.kubectl_run(
         "apply", "--server-side", "--force-conflicts", "-f", str(CRDS), "--output=name"
     ).split()
     names = [line.rpartition("/")[2] for line in applied if line.startswith("customresourcedefinition")]
-    devcluster.kubectl_run("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
+    cluster.kubectl_run("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
     return names
 
 
 @pytest.fixture
 def namespace(devcluster: Cluster) -> Iterator[str]:
     """A namespace of this test's own, deleted after it without waiting for the end of that."""
+    with new_namespace(devcluster) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def new_namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace with a name of its own, deleted at the end without waiting for that."""
     name = f"test-{secrets.token_hex(5)}"
-    devcluster.kubectl_run("create", "namespace", name)
+    cluster.kubectl_run("create", "namespace", name)
     yield name
-    devcluster.kubectl_run("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+    cluster.kubectl_run("delete", "namespace", name, "--wait=false", "--ignore-not-found")

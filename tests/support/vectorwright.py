@@ -11,6 +11,7 @@ import kubernetes
 import pytest
 from deploy.devcluster import Cluster
 from deploy.trial import TrialOperator
+from tests.support.cluster import apply_crds, new_namespace, open_cluster
 
 GROUP, VERSION = "vectorwright.dev", "v1alpha1"
 PLURALS = {
@@ -150,18 +151,27 @@ class Resources:
 
 
 @pytest.fixture(scope="session")
-def trial_operator(devcluster: Cluster, crds: list[str]) -> Iterator[TrialOperator]:
+def served_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster of its own for the shared operator: it serves all namespaces, other tests' objects are not its own."""
+    with open_cluster(request.config) as cluster:
+        apply_crds(cluster)
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def trial_operator(served_cluster: Cluster) -> Iterator[TrialOperator]:
     """One operator for all tests of the session that share it: cluster-wide, in-process runs, local stores."""
-    with TrialOperator(devcluster.kubeconfig, "--leader-election-name", "tests", "--log-level", "info") as operator:
+    with TrialOperator(served_cluster.kubeconfig, "--leader-election-name", "tests") as operator:
         yield operator
 
 
 @pytest.fixture
-def resources(devcluster: Cluster, namespace: str, trial_operator: TrialOperator) -> Iterator[Resources]:
+def resources(served_cluster: Cluster, trial_operator: TrialOperator) -> Iterator[Resources]:
     """Our resources in this test's own namespace, with the shared operator at work."""
-    found = Resources(devcluster, namespace, trial_operator)
-    yield found
-    found.close()
+    with new_namespace(served_cluster) as namespace:
+        found = Resources(served_cluster, namespace, trial_operator)
+        yield found
+        found.close()
 
 
 @pytest.fixture
@@ -171,8 +181,7 @@ def own_operator(devcluster: Cluster, crds: list[str], namespace: str, tmp_path:
         devcluster.kubeconfig,
         "--namespace",
         namespace,
-        "--leader-election-namespace",
-        namespace,
+        "--no-leader-election",  # the next one need not wait until the lease of a killed one runs out
         directory=tmp_path / "operator",
     )
     operator.directory.mkdir()

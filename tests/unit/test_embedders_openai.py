@@ -82,7 +82,7 @@ async def test_another_dimension_than_before_is_a_bad_answer(openai_server: Open
     [
         (Fault(FaultKind.RATE_LIMITED, retry_after=7.0), "Throttled", 7.0),
         (Fault(FaultKind.SERVER_ERROR), "Unavailable", None),
-        (Fault(FaultKind.DROPPED), "Unavailable", None),
+        (Fault(FaultKind.DROPPED), "Unreachable", None),
     ],
 )
 async def test_passing_failures(openai_server: OpenAIServer, fault: Fault, reason: str, after: float | None) -> None:
@@ -101,7 +101,7 @@ async def test_an_endpoint_that_does_not_answer(openai_server: OpenAIServer) -> 
     with pytest.raises(Retryable) as error:
         await nobody.embed(["a"])
     await nobody.close()
-    assert error.value.reason == "Unavailable"
+    assert error.value.reason == "Unreachable"
 
 
 async def test_a_refused_key_is_terminal_and_never_shown(openai_server: OpenAIServer) -> None:
