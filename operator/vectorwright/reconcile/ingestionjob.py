@@ -81,8 +81,10 @@ def _not_started(error: VectorwrightError, job: IngestionJob, status: Status) ->
         status["phase"] = Phase.PENDING.value if isinstance(error, Retryable) else Phase.FAILED.value
     if isinstance(error, Retryable):
         # What it waits for wakes it when it comes; a look now and then costs nothing.
-        return Outcome(status, waiting_conditions(error.reason, error.message), requeue_after=30.0)
+        conditions = [*waiting_conditions(error.reason, error.message), *run_report.result_conditions(job)]
+        return Outcome(status, conditions, requeue_after=30.0)
     outcome = failed(error, status)
+    outcome.conditions += run_report.result_conditions(job)
     outcome.requeue_after = 60.0
     return outcome
 
@@ -246,7 +248,7 @@ async def _suspend(context: Context, key: Key, job: IngestionJob, status: Status
         # What it was started for is still to be done.
         status.update(run=None, handledGeneration=None)
     status.update(phase=Phase.SUSPENDED.value, nextRunAt=None, eta=None, rate=None)
-    return Outcome(status, [ConditionState("Ready", "True", reason, message)])
+    return Outcome(status, [ConditionState("Ready", "True", reason, message), *run_report.result_conditions(job)])
 
 
 async def _stop(context: Context, key: Key, run: ActiveRun) -> None:

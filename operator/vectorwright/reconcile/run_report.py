@@ -149,12 +149,21 @@ def running_conditions(job: IngestionJob, what: str) -> list[ConditionState]:
     ]
 
 
+def result_conditions(job: IngestionJob) -> list[ConditionState]:
+    """How the last run ended, whatever is told beside it."""
+    return [
+        item for item in _kept(job, "Complete", "LastRunSucceeded") if (item.type, item.status) != ("Complete", "False")
+    ]
+
+
 def idle_conditions(job: IngestionJob) -> list[ConditionState]:
     """Conditions between two runs: those that the last one left, whatever stood in the way meanwhile."""
-    left = {state.type: state for state in _kept(job, "Complete", "LastRunSucceeded")}
-    complete, last = left.get("Complete"), left.get("LastRunSucceeded")
-    if complete is None or last is None:
+    left = {state.type: state for state in result_conditions(job)}
+    last = left.get("LastRunSucceeded")
+    if last is None:
         return [ConditionState("Ready", "True", "Scheduled", "waits for its schedule")]
+    phase = job.status.last_runs[0].phase.value if job.status.last_runs else last.reason
+    complete = left.get("Complete") or ConditionState("Complete", "True", phase, last.message)
     failed = last.status == "False"
     ready, reason = ("False", last.reason) if failed else ("True", complete.reason)
     before = {state.type: state for state in _kept(job, "Ready", "Stalled")}
