@@ -249,12 +249,6 @@ def test_one_that_took_the_place_of_ours_is_not_taken_for_it() -> None:
     assert plan(desired(adoption_policy=AdoptionPolicy.IF_MATCHING), replaced).actions == (AdoptIndex(MINE, None),)
 
 
-def test_a_mark_is_looked_for_on_the_resource_where_the_store_has_no_place_for_one() -> None:
-    markless = replace(CAN, marks=False)
-    assert plan(desired(), observed(found(mark=None), capabilities=markless, owner_annotation=MINE)) == Plan()
-    assert refused(plan(desired(), observed(found(mark=None), capabilities=markless)))[1] == "AlreadyExists"
-
-
 def test_two_resources_do_not_share_an_index() -> None:
     assert refused(plan(desired(), observed(claimant="VectorIndex team-b/notes"))) == (
         Verdict.CONFLICT,

@@ -427,7 +427,7 @@ async def test_another_backend_is_not_an_empty_new_world(world: World) -> None:
     assert world.conditions()["Ready"] == ("True", "Ready")
 
 
-async def test_an_accepted_backend_still_does_not_hold_the_old_index(world: World) -> None:
+async def test_on_an_accepted_backend_the_index_is_lost_by_its_own_policy(world: World) -> None:
     world.backend()
     await ready(world)
     other = world.backend("http://elsewhere")
@@ -436,7 +436,7 @@ async def test_an_accepted_backend_still_does_not_hold_the_old_index(world: Worl
     world.api.annotate("VectorStore", NAMESPACE, "vectors", accept_backend=found)
     await world.settle()
     assert world.conditions("vectors", "VectorStore")["Ready"] == ("True", "Ready")
-    assert world.conditions()["Stalled"] == ("True", "BackendChanged")
+    assert world.conditions()["Stalled"] == ("True", "IndexLost")
     assert other.changes == []
 
 

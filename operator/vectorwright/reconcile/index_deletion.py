@@ -46,6 +46,8 @@ async def finalize(context: Context, key: Key, index: VectorIndex) -> Outcome:
         return await _let_go(
             context, key, index, "Released", f"index {name} was left as it is, because of {ANNOTATION_RELEASE}"
         )
+    if not index.spec.manages:
+        return await _done(context, key, index)  # what is only observed is left as it is, its mark too
     session = context.sessions.get(Key("VectorStore", key.namespace, index.spec.store_ref.name))
     if session is None:
         return await _without_store(context, key, index, name)

@@ -57,8 +57,6 @@ class ObservedIndex:
     known_backend_id: str | None = None
     known_owned: bool = False
     """Whether that incarnation was made or adopted by this resource. One that was only observed is nobody's proof."""
-    owner_annotation: OwnershipMark | None = None
-    """The ownership mark, for stores that have no place for one."""
     claimant: str | None = None
     """Another resource with an older claim on the same index, as a person would name it."""
     alias_target: str | None = None
@@ -241,9 +239,8 @@ def _ours(desired: DesiredIndex, observed: ObservedIndex) -> bool:
     found = observed.description
     if found is None:
         return False
-    mark = found.mark if observed.capabilities.marks else observed.owner_annotation
-    return mark == desired.definition.mark or (
-        mark is None and observed.known_owned and found.incarnation == observed.known_incarnation
+    return found.mark == desired.definition.mark or (
+        found.mark is None and observed.known_owned and found.incarnation == observed.known_incarnation
     )
 
 

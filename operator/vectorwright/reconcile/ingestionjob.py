@@ -60,11 +60,11 @@ async def reconcile(context: Context, job: IngestionJob) -> Outcome:
             status["nextRunAt"] = rfc3339(upcoming) if upcoming else None
         if job.status.run is not None and job.status.handled_generation == job.metadata.generation:
             return await _follow(context, key, job, job.status.run, status, used)
-        inputs = await gather(context, job, "", used)
         if job.status.run is not None:
             log.info("the spec changed: stopping run %s", job.status.run.id)
             await _stop(context, key, job.status.run)
             status.pop("run", None)
+        inputs = await gather(context, job, "", used)
         return await _start_if_due(context, key, job, inputs, status)
     except VectorwrightError as error:
         return _not_started(error, job, status)
@@ -77,7 +77,7 @@ def _not_started(error: VectorwrightError, job: IngestionJob, status: Status) ->
     if settled and isinstance(error, Retryable):
         # Nothing that this generation asks for is undone: what the last run left stays true while others recover.
         return Outcome(status, run_report.idle_conditions(job), requeue_after=30.0)
-    if job.status.run is None:
+    if "run" not in status:
         status["phase"] = Phase.PENDING.value if isinstance(error, Retryable) else Phase.FAILED.value
     if isinstance(error, Retryable):
         # What it waits for wakes it when it comes; a look now and then costs nothing.

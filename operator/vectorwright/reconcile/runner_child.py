@@ -25,6 +25,8 @@ from .worker_exchange import exchange
 
 log = logging.getLogger(__name__)
 
+PREFIX = "vw-run-"
+"""Of a run's directory, before the operator's process id."""
 GRACE = 15.0
 """Seconds that a worker has to finish its batches in flight before it is killed."""
 KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH")
@@ -53,7 +55,8 @@ class ChildRunner:
         key = (job.metadata.namespace, name)
         if key in self._children:
             return
-        directory = Path(tempfile.mkdtemp(prefix="vw-run-"))
+        await asyncio.to_thread(_sweep)
+        directory = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         try:
             await asyncio.to_thread(_write_files, directory, inputs)
             process = await _spawn(directory)
@@ -117,6 +120,15 @@ async def _spawn(directory: Path) -> asyncio.subprocess.Process:
         env={**environment, "HOME": str(directory), "TMPDIR": str(directory)},
         start_new_session=True,
     )
+
+
+def _sweep() -> None:
+    """Remove the directories of operators that were killed: they hold credentials."""
+    for place in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        owner = place.name.removeprefix(PREFIX).split("-")[0]
+        with contextlib.suppress(OSError):
+            if owner.isdecimal() and place.lstat().st_uid == os.getuid() and not Path(f"/proc/{owner}").exists():
+                shutil.rmtree(place, ignore_errors=True)
 
 
 def _write_files(directory: Path, inputs: RunInputs) -> None:

@@ -6,12 +6,12 @@ import logging
 from dataclasses import replace
 from datetime import datetime
 
-from vectorwright.api.v1alpha1.common import ANNOTATION_OWNER, API_VERSION
+from vectorwright.api.v1alpha1.common import ANNOTATION_ACCEPT_BACKEND, API_VERSION
 from vectorwright.api.v1alpha1.vectorindex import VectorIndex
 from vectorwright.errors import Conflict, NotFound, Retryable, Terminal, VectorwrightError
 from vectorwright.kube.status import ConditionState, condition
 from vectorwright.observability import metrics
-from vectorwright.stores.base import IndexDescription, OwnershipMark
+from vectorwright.stores.base import IndexDescription
 
 from .cache import Key
 from .context import Context
@@ -117,12 +117,18 @@ async def _observed(
         backend_id=session.info.backend_id,
         description=description,
         known_incarnation=index.status.incarnation,
-        known_backend_id=index.status.backend_id,
+        known_backend_id=None if _accepted(context, index, session) else index.status.backend_id,
         known_owned=index.status.adopted is not None,
-        owner_annotation=OwnershipMark.parse(index.metadata.annotations.get(ANNOTATION_OWNER)),
         claimant=claimant(context, index, session) if index.spec.manages else None,
         alias_target=session.aliases.get(client_name(index)),
     )
+
+
+def _accepted(context: Context, index: VectorIndex, session: StoreSession) -> bool:
+    """Whether a person accepted the store's new backend: then an index that is not there is lost, by its own policy."""
+    store = context.cache.get("VectorStore", index.metadata.namespace, index.spec.store_ref.name) or {}
+    annotations = store.get("metadata", {}).get("annotations") or {}
+    return bool(annotations.get(ANNOTATION_ACCEPT_BACKEND) == session.info.backend_id)
 
 
 def _as_error(todo: Plan) -> VectorwrightError:

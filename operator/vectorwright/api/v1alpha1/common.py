@@ -28,8 +28,6 @@ ANNOTATION_RELEASE = f"{GROUP}/release"
 """``"true"`` on a resource that is being deleted: let go without touching the store."""
 ANNOTATION_ACCEPT_BACKEND = f"{GROUP}/accept-backend"
 """On a VectorStore: the id of the new backend that a person accepts in place of the old one."""
-ANNOTATION_OWNER = f"{GROUP}/owner-mark"
-"""The ownership mark of an index whose store has no place for one."""
 
 Duration = Annotated[str, Field(pattern=r"^([0-9]+(ms|s|m|h|d))+$", max_length=32)]
 """A length of time such as ``30s``, ``5m`` or ``1h30m``."""

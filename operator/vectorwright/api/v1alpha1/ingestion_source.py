@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from .common import ApiModel, Credentials, ResourceName, Tls, exactly_one, rules
@@ -10,8 +12,11 @@ from .common import ApiModel, Credentials, ResourceName, Tls, exactly_one, rules
 class GitSource(ApiModel):
     """Files of a git repository at one commit."""
 
-    url: str = Field(min_length=1, max_length=2048, pattern=r"^(https?|ssh|git)://[^\s]+$")
-    """Address: https, http, ssh or git. Private and local addresses are refused unless the installer allows them."""
+    url: str = Field(
+        min_length=1, max_length=2048, pattern=r"^((https?|git)://|ssh://([A-Za-z0-9._-]+@)?)[^/\s@]+(/\S*)?$"
+    )
+    """Address without credentials: https, http, ssh or git. Private and local addresses are refused, unless the
+    installer allows them."""
     ref: str | None = Field(default=None, min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
     """Branch, tag or commit. The remote's default branch when left out. A run pins it to a commit."""
     include: list[str] | None = Field(default=None, max_length=100)
@@ -27,8 +32,11 @@ class GitSource(ApiModel):
 class HttpSource(ApiModel):
     """Documents at a list of addresses."""
 
-    urls: list[str] = Field(min_length=1, max_length=1000)
-    """http and https addresses. Private and local ones are refused unless the installer allows them."""
+    urls: list[Annotated[str, Field(max_length=2048, pattern=r"^https?://[^/\s@]+([/?#]\S*)?$")]] = Field(
+        min_length=1, max_length=1000
+    )
+    """http and https addresses without credentials. Private and local ones are refused, unless the installer allows
+    them."""
     credentials: Credentials | None = None
     """Secret with a `token` (sent as a bearer token) or `username` and `password`."""
     tls: Tls | None = None

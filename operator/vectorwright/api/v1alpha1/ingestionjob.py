@@ -157,8 +157,8 @@ class Runner(ApiModel):
     type: RunnerType | None = None
     """`Job` (the default) runs a Kubernetes Job; `InProcess` a child of the operator, where `--allow-in-process`."""
     resources: Resources | None = None
-    """Compute resources of the pod. Of what is left out: requests of 250m and 512Mi, a limit of 2Gi of memory, as far as
-    they do not contradict what is written."""
+    """Compute resources of the pod. Of what is left out: requests of 250m and 512Mi, a limit of 2Gi of memory, as far
+    as they do not contradict what is written."""
     service_account_name: ResourceName | None = None
     """ServiceAccount of the pod. Its token is never mounted. The namespace's `default` when left out."""
     node_selector: dict[str, str] | None = Field(default=None, max_length=32)

@@ -62,7 +62,10 @@ class LanceProvider(ApiModel):
 class MemoryProvider(ApiModel):
     """Exact search in the memory of a `vectorwright store-server`: for tests and trials; gone when it stops."""
 
-    model_config = rules(exactly_one("server", "local", where="spec.memory"))
+    model_config = rules(
+        exactly_one("server", "local", where="spec.memory"),
+        ("!has(self.local) || self.local", "spec.memory.local: true, or left out"),
+    )
 
     server: str | None = Field(default=None, min_length=1, max_length=2048, pattern=r"^https?://[^\s@]+$")
     """Address of the store server."""
