@@ -57,7 +57,7 @@ def test_no_file_names_a_place_on_one_machine() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("place", ["open('/root/x')", "cd /work/main", "cat /tmp/build.log", "/home/ada/src"])
+@pytest.mark.parametrize("place", ["open('/root/x')", "cd /Users/ada/src", "cat /tmp/build.log", "/home/ada/src"])
 def test_a_place_on_one_machine_is_recognised(place: str) -> None:
     assert _MACHINE_PATH.search(place)
 
