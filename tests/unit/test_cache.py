@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypothesis import given
@@ -122,3 +123,18 @@ def test_versions_only_grow_and_the_gone_stay_gone(steps: list[tuple[str, int, s
             assert after["metadata"]["uid"] not in gone
             if before is not None:
                 assert int(after["metadata"]["resourceVersion"]) >= int(before["metadata"]["resourceVersion"])
+
+
+def test_objects_share_their_keys_and_short_strings() -> None:
+    cache = ObjectCache()
+    for name in ("a", "b"):
+        text = json.dumps(
+            {"metadata": {"name": name, "uid": name, "resourceVersion": "1"}, "status": {"reason": "Ready"}}
+        )
+        assert cache.put("VectorIndex", json.loads(text))
+    first, second = (cache.get("VectorIndex", "", name) for name in ("a", "b"))
+    assert first is not None
+    assert second is not None
+    assert first["status"] == second["status"] == {"reason": "Ready"}
+    assert first["status"]["reason"] is second["status"]["reason"]
+    assert next(iter(first["status"])) is next(iter(second["status"]))

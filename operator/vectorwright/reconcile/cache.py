@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +24,24 @@ def _version(body: Body) -> int:
     """The resourceVersion as a number: Kubernetes promises that those of one kind can be compared so."""
     text = str(body.get("metadata", {}).get("resourceVersion", "0"))
     return int(text) if text.isdigit() else 0
+
+
+_MOST_SHARED = 32
+"""Characters of a value that is worth sharing: reasons, names of fields and kinds, times; not messages."""
+
+
+def shared(value: Any) -> Any:
+    """The same JSON value, whose keys and short strings exist once in this process, however many objects hold them.
+
+    The parser makes them anew for each object: with a thousand objects that is a tenth of the operator's memory.
+    """
+    if isinstance(value, str):
+        return sys.intern(value) if len(value) <= _MOST_SHARED and type(value) is str else value
+    if isinstance(value, dict):
+        return {sys.intern(name) if type(name) is str else name: shared(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [shared(item) for item in value]
+    return value
 
 
 _GONE_REMEMBERED = 4096
@@ -58,7 +77,7 @@ class ObjectCache:
         if known is not None and _version(known) > _version(body):
             return False
         kept = {name: value for name, value in metadata.items() if name != "managedFields"}
-        objects[key] = {**body, "metadata": kept}
+        objects[key] = shared({**body, "metadata": kept})
         return True
 
     def was_written(self, key: Key, version: str) -> bool:
