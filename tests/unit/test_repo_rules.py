@@ -57,11 +57,11 @@ def test_no_file_names_a_place_on_one_machine() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("place", ["open('/root/x')", "cd /Users/ada/src", "cat /tmp/build.log", "/home/ada/src"])
+@pytest.mark.parametrize("place", ["cd /Users/ada/src", "cat /tmp/build.log", "/home/ada/src"])
 def test_a_place_on_one_machine_is_recognised(place: str) -> None:
     assert _MACHINE_PATH.search(place)
 
 
-@pytest.mark.parametrize("place", ["$HOME/work/x", "a/tmp/b", "https://host/root/x", "${base}/tmp/y", "/etc/ssl"])
+@pytest.mark.parametrize("place", ["$HOME/work/x", "a/tmp/b", "https://host/home/ada/x", "${base}/tmp/y", "/etc/ssl"])
 def test_other_places_are_not(place: str) -> None:
     assert not _MACHINE_PATH.search(place)
