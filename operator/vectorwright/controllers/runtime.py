@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,6 +23,7 @@ from vectorwright.kube.resources import ResourceType
 from vectorwright.kube.session import open_session
 from vectorwright.kube.tenure import tenure_guard
 from vectorwright.kube.watched import WatchedObjects
+from vectorwright.observability.memory import limit_heaps, trim_heaps
 from vectorwright.reconcile.cache import Key, ObjectCache
 from vectorwright.reconcile.context import Context
 from vectorwright.reconcile.job_manifest import RUN_LABEL, ingestion_job_of
@@ -49,7 +48,7 @@ CONTROLLERS = (
 )
 HEARTBEAT_INTERVAL = 1.0
 """Seconds between two signs of life of the event loop."""
-TIDY_INTERVAL = 60.0
+TIDY_INTERVAL = 30.0
 """Seconds between two looks for watches that nobody needs any more."""
 FIRST_LISTING_PATIENCE = 15.0
 """Seconds for which work waits for the first listings; an object that was deleted meanwhile is waited for in vain."""
@@ -64,6 +63,7 @@ async def run(
     stop: asyncio.Event,
 ) -> None:
     """Reconcile until ``stop`` is set. Raises Terminal when the cluster does not let the operator work."""
+    limit_heaps()
     client = KubeClient(connection, tenure_guard)
     beating = asyncio.create_task(_beat(heartbeat), name="heartbeat")
     try:
@@ -222,14 +222,7 @@ async def _tidy(context: Context) -> None:
         used = [item for names in context.uses.values() for item in names]
         context.secrets.release_unused({(ns, name) for kind, ns, name in used if kind == "Secret"})
         context.config_maps.release_unused({(ns, name) for kind, ns, name in used if kind == "ConfigMap"})
-        trim_memory()
-
-
-def trim_memory() -> None:
-    """Give memory that a burst of work left free back to the system; glibc keeps it otherwise."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
+        trim_heaps()
 
 
 async def _kopf(
@@ -253,6 +246,7 @@ async def _kopf(
         settings.watching.chunk_size = LIST_CHUNK
         settings.watching.label_selectors["batch", "jobs"] = RUN_LABEL
         settings.process.ultimate_exiting_timeout = None
+        settings.queueing.idle_timeout = 0.5  # a task an object, kept no longer than a burst of its events lasts
 
     def watch(group: str, version: str, plural: str, kind: str) -> None:
         @kopf.on.event(group, version, plural, id=plural, registry=registry)
