@@ -42,11 +42,6 @@ class LogContext:
 _context: ContextVar[LogContext] = ContextVar("vectorwright_log_context", default=LogContext())  # noqa: B039 - frozen
 
 
-def current_context() -> LogContext:
-    """What lines logged here and now would be about."""
-    return _context.get()
-
-
 @contextmanager
 def log_context(
     *,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from vectorwright.observability.logs import register_secret
 from vectorwright.stores.registry import Connection, StoreCredentials, TlsSettings
 
 from .cache import Key
+from .digests import secret_digest
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_CONCURRENCY = 8
@@ -226,8 +225,4 @@ def connection_digest(connection: Connection) -> str:
         ],
         option=orjson.OPT_SORT_KEYS,
     )
-    return hashlib.blake2b(content, digest_size=16, key=_PROCESS_KEY).hexdigest()
-
-
-_PROCESS_KEY = os.urandom(32)
-"""Makes digests useless outside this process: a weak password cannot be guessed from one."""
+    return secret_digest(content)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import orjson
 
 from vectorwright.api.v1alpha1.common import seconds
@@ -14,6 +12,7 @@ from vectorwright.ingest.embedders.registry import EmbedderInfo, probe_embedder
 from .cache import Key
 from .connections import Reference, read_credentials, read_tls, remember_uses
 from .context import Context
+from .digests import secret_digest
 from .outcome import Outcome, Status, failed, ready_conditions
 from .vectorstore import MIN_PROBE_INTERVAL, jittered
 
@@ -64,9 +63,8 @@ async def _probe(context: Context, key: Key, model: EmbeddingModel, used: list[R
         raise Terminal(str(error), reason="InvalidSpec") from None
     credentials = await read_credentials(context, key.namespace, spec.credentials, used)
     tls = await read_tls(context, key.namespace, spec.tls, used)
-    digest = hashlib.sha256(
-        orjson.dumps([model.metadata.uid, spec.dump(), credentials.token, credentials.password, tls.ca])
-    ).hexdigest()
+    asked_with = [model.metadata.uid, spec.dump(), credentials.token, credentials.password, tls.ca]
+    digest = secret_digest(orjson.dumps(asked_with))
     known = context.probed.get(key)
     if known is not None and known[0] == digest and not spec.probe_interval:
         return known[1]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import dataclass, field
 
 import orjson
 
 from vectorwright.ingest.runspec import RunSpec
+
+from .digests import secret_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,4 @@ class RunInputs:
         """Changes when a file or the way to the store does: 16 hex digits that tell nothing of their contents."""
         content = [(file.path, file.content.hex()) for file in self.files]
         parts = orjson.dumps([content, self.spec.store.settings], option=orjson.OPT_SORT_KEYS)
-        return hashlib.blake2b(parts, digest_size=8, key=_PROCESS_KEY).hexdigest()
-
-
-_PROCESS_KEY = os.urandom(32)
-"""Makes digests useless outside this process: a weak password cannot be guessed from one."""
+        return secret_digest(parts, 8)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from vectorwright.errors import Conflict, NotFound, Retryable, VectorwrightError
+from vectorwright.errors import Retryable, VectorwrightError
 from vectorwright.kube.status import ConditionState
 
 Status = dict[str, Any]
@@ -48,7 +48,7 @@ def waiting_conditions(reason: str, message: str, *, ready: str = "False") -> li
 
 def error_conditions(error: VectorwrightError) -> list[ConditionState]:
     """Conditions for an error: in progress when it may pass by itself, stalled when somebody has to act."""
-    if isinstance(error, Retryable):
+    if not is_stalling(error):
         return [
             ConditionState("Ready", "False", error.reason, error.message),
             ConditionState("Reconciling", "True", error.reason, error.message),
@@ -69,12 +69,3 @@ def failed(error: VectorwrightError, status: Status) -> Outcome:
 def is_stalling(error: VectorwrightError) -> bool:
     """Whether trying again cannot help until something changes."""
     return not isinstance(error, Retryable)
-
-
-def result_label(error: VectorwrightError | None) -> str:
-    """The value of the ``result`` label of metrics."""
-    if error is None:
-        return "success"
-    if isinstance(error, Retryable):
-        return "retry"
-    return "conflict" if isinstance(error, Conflict | NotFound) else "terminal"
