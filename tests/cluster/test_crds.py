@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from deploy.devcluster import Cluster, KubectlError
 
+from vectorwright.api.v1alpha1.vectorstore import PROVIDERS
+
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("crds")]
 
 Body = dict[str, Any]
@@ -130,7 +132,7 @@ def test_what_is_right_is_accepted(trial: Callable[..., str], name: str) -> None
 
 
 # -- what is refused, with the words that say so --
-NOT_ONE_PROVIDER = "spec: exactly one of chroma, pgvector, lance, memory must be set"
+NOT_ONE_PROVIDER = f"spec: exactly one of {', '.join(PROVIDERS)} must be set"
 NOT_ONE_EMBEDDER = "spec: exactly one of openAI, local must be set"
 NOT_ONE_SOURCE = "spec.source: exactly one of git, http, configMap, inline must be set"
 REFUSED = {

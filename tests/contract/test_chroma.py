@@ -21,7 +21,8 @@ import trustme
 from tests.contract.conftest import StoreFactory
 from tests.contract.data import FIELDS, MARK, batch, definition, record_id, scrolled, vectors
 from tests.contract.fault_proxy import FaultProxy
-from tests.contract.providers import SECRET, Chroma
+from tests.contract.providers.base import SECRET
+from tests.contract.providers.chroma import Chroma
 from tests.support.loopback_http import Request, Response
 from tests.support.tls import TlsFront
 

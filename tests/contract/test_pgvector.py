@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from tests.contract.data import FIELDS, MARK, batch, definition, record_id, scrolled, vectors
-from tests.contract.providers import Pgvector
+from tests.contract.providers.pgvector import Pgvector
 
 from vectorwright.errors import BatchRejected, NotFound, Terminal
 from vectorwright.stores.base import FieldDefinition, IndexDefinition, Metadata, Store

@@ -17,7 +17,7 @@ import trustme
 from psycopg import sql
 from tests.contract.conftest import StoreFactory
 from tests.contract.data import MARK, batch, definition, vectors
-from tests.contract.providers import Pgvector
+from tests.contract.providers.pgvector import Pgvector
 from tests.support.postgres import PostgresServer
 
 from vectorwright.errors import Retryable, Terminal

@@ -32,9 +32,14 @@ from vectorwright.api.v1alpha1.vectorstore import PROVIDERS
 from vectorwright.stores.registry import MODULES
 
 BLOCKS: dict[str, Any] = {
+    "pinecone": {},
+    "qdrant": {"url": "http://qdrant"},
+    "weaviate": {"url": "http://weaviate"},
+    "milvus": {"url": "http://milvus"},
     "chroma": {"url": "http://chroma"},
     "pgvector": {"host": "db", "database": "d"},
     "lance": {"path": "x"},
+    "faiss": {"path": "x"},
     "memory": {"local": True},
 }
 

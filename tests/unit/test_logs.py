@@ -91,7 +91,7 @@ async def test_each_task_has_its_own_resource(lines: Lines) -> None:
 
 def test_the_object_that_kopf_names_is_taken_over(lines: Lines) -> None:
     ref = {"apiVersion": "v", "kind": "VectorStore", "name": "main", "namespace": "team", "uid": "u"}
-    logging.getLogger("kopf.objects").info("handled", extra={"k8s_ref": ref, "settings": object()})
+    logging.getLogger("kopf.reactor").info("handled", extra={"k8s_ref": ref, "settings": object()})
     (line,) = lines()
     assert (line["kind"], line["namespace"], line["name"]) == ("VectorStore", "team", "main")
     assert "settings" not in line

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tests.support.reconciling import NAMESPACE, World, vectors
 
+from vectorwright.api.v1alpha1.vectorstore import PROVIDERS
 from vectorwright.errors import Retryable, Terminal
 from vectorwright.reconcile import sessions
 from vectorwright.reconcile.cache import Key
@@ -101,7 +102,8 @@ async def test_not_exactly_one_provider_is_refused_also_without_the_api_server(w
     await world.settle()
     assert conditions(world)["Stalled"] == ("True", "InvalidSpec")
     found = ", ".join(sorted(keys)) or "none"
-    assert message(world) == f"spec: exactly one of chroma, pgvector, lance, memory must be set, found {found}"
+    providers = ", ".join(PROVIDERS)
+    assert message(world) == f"spec: exactly one of {providers} must be set, found {found}"
     assert world.opened == []
 
 

@@ -169,7 +169,7 @@ async def _provider_settings(context: Credentialed, spec: VectorStoreSpec) -> di
     """The provider's block as JSON, with stores that run beside the operator resolved to their socket."""
     provider = spec.provider
     block = getattr(spec, provider).dump()
-    if "server" in block or provider not in ("lance", "memory"):
+    if "path" not in block and not block.get("local"):
         return dict(block)
     if context.local_stores is None:
         raise Terminal(

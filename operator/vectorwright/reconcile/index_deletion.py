@@ -175,8 +175,8 @@ async def _delete(
     context: Context, key: Key, index: VectorIndex, session: StoreSession, found: IndexDescription
 ) -> Outcome | None:
     """Drop the index, once its loss was confirmed where it holds vectors."""
-    vectors = await session.store.count(found.name)
-    exact = session.info.capabilities.exact_counts
+    held = await session.store.statistics(found.name)
+    vectors, exact = held.count, held.exact
     if (vectors or not exact) and index.metadata.annotations.get(ANNOTATION_CONFIRM_DELETE) != found.name:
         message = (
             f"index {found.name} holds {'' if exact else 'about '}{vectors} vectors: to delete them for good, run "
@@ -202,7 +202,7 @@ async def _delete_alias(session: StoreSession, alias: str, target: str) -> None:
 
 async def _retain(context: Context, key: Key, session: StoreSession, found: IndexDescription) -> None:
     """Release the ownership mark and leave the rest."""
-    vectors = await session.store.count(found.name)
+    vectors = (await session.store.statistics(found.name)).count
     if found.mark is not None and not context.settings.read_only:
         await session.store.set_mark(found.name, None, found.model_fingerprint)
         await session.describe(found.name)

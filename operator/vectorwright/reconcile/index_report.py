@@ -90,9 +90,10 @@ async def _vectors(session: StoreSession, description: IndexDescription, *, crea
     if created:
         return 0, True
     try:
-        return await session.store.count(description.name), session.info.capabilities.exact_counts
+        held = await session.store.statistics(description.name)
     except NotFound:
         raise Retryable(f"index {description.name} vanished while it was counted", reason="IndexVanished") from None
+    return held.count, held.exact
 
 
 def _conditions(vectors: int, exact: bool, pending: list[Drift], *, managed: bool) -> list[ConditionState]:

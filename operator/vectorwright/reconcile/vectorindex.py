@@ -110,8 +110,8 @@ async def _observed(
     wanted = desired.definition.model_fingerprint
     if description is not None and wanted is not None and description.model_fingerprint not in (None, wanted):
         # Only an index that is empty at this moment may change its model, and a listing may be seconds old.
-        count = await session.store.count(description.name)
-        description = replace(description, count=count, count_exact=session.info.capabilities.exact_counts)
+        held = await session.store.statistics(description.name)
+        description = replace(description, count=held.count, count_exact=held.exact)
     return ObservedIndex(
         capabilities=session.info.capabilities,
         backend_id=session.info.backend_id,

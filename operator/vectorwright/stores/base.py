@@ -78,9 +78,29 @@ class Capabilities:
     list_metadata: bool = False
     """Whether metadata values may be lists of strings."""
     aliases: bool = False
-    """Whether an index can have a second name that is swapped atomically."""
+    """Whether an index can have a second name."""
+    atomic_alias_swap: bool = False
+    """Whether that name moves from one index to another in one step, so that no reader finds it missing."""
+    namespaces: bool = False
+    """Whether an index can be divided into namespaces (tenants, partitions): see :attr:`Connection.namespace`."""
+    namespace_pattern: str = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+    """Regular expression of namespace names that it takes."""
     marks: bool = True
     """Whether the ownership mark is kept in the store."""
+    normalises: bool = False
+    """Whether vectors of cosine indexes are scaled to unit length when they are written."""
+    read_after_write: bool = True
+    """Whether a read sees the writes that were acknowledged before it. Otherwise it does so after a while."""
+    exact_search: bool = False
+    """Whether an index with default settings compares with every vector."""
+    sparse_vectors: bool = False
+    """Whether the store itself also holds sparse vectors. Vectorwright writes dense ones."""
+    backups: bool = False
+    """Whether the store itself makes backups of an index that its API can start."""
+    rotation_strategies: frozenset[str] = frozenset()
+    """How keys that reach it can be changed: DualKey, Token, DualIdentity, InPlace, Generate."""
+    filter_limits: tuple[str, ...] = ()
+    """What its filters cannot say, one sentence each, for people. Such filters are refused."""
     counts_in_listing: bool = False
     """Whether :meth:`Store.list_indexes` tells the vectors of every index."""
     exact_counts: bool = True
@@ -164,6 +184,22 @@ class IndexDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexStatistics:
+    """What an index holds, in all its namespaces."""
+
+    count: int
+    """Records."""
+    exact: bool = True
+    """Whether ``count`` is exact, or the store's estimate."""
+    namespaces: Mapping[str, int] | None = None
+    """Records by namespace, "" being the default one; None where the store or the index has no namespaces."""
+    storage_bytes: int | None = None
+    """Bytes that the index takes, where the store tells."""
+    details: Mapping[str, Setting] = field(default_factory=dict)
+    """What else the store tells of its state, by its own names, such as ``status`` or ``indexed_vectors``."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecordBatch:
     """*n* records to write. All lists have length *n*; ``vectors`` has shape (n, d)."""
 
@@ -202,7 +238,11 @@ class Match:
 
 @runtime_checkable
 class Store(Protocol):
-    """One store, reached with one set of credentials. Close it, or use it as an async context manager."""
+    """One store, reached with one set of credentials. Close it, or use it as an async context manager.
+
+    Records are read and written in the one namespace that the store was opened with; indexes, their statistics and
+    their deletion span all namespaces.
+    """
 
     capabilities: Capabilities
 
@@ -234,6 +274,14 @@ class Store(Protocol):
 
     async def delete_index(self, name: str) -> None:
         """Drop an index with all its records. Raises NotFound."""
+        ...
+
+    async def statistics(self, name: str) -> IndexStatistics:
+        """What an index holds, in all its namespaces. Raises NotFound."""
+        ...
+
+    async def delete_namespace(self, name: str, namespace: str) -> None:
+        """Delete a namespace with all its records. Raises NotFound, or Terminal where there are no namespaces."""
         ...
 
     async def count(self, name: str, where: Filter | None = None) -> int:

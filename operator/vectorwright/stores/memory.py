@@ -9,8 +9,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +16,13 @@ import numpy.typing as npt
 from vectorwright import __version__
 from vectorwright.errors import Conflict, NotFound, Terminal
 
+from .absent import StoreWithoutNamespaces
 from .base import (
     Capabilities,
     FieldDefinition,
     IndexDefinition,
     IndexDescription,
+    IndexStatistics,
     Match,
     Metadata,
     OwnershipMark,
@@ -40,9 +40,11 @@ MEMORY_CAPABILITIES = Capabilities(
     max_dimension=65_535,
     list_metadata=True,
     aliases=True,
+    atomic_alias_swap=True,
     counts_in_listing=True,
     filtered_count=True,
     durable=False,
+    exact_search=True,
 )
 
 
@@ -147,7 +149,7 @@ class _Index:
         )
 
 
-class MemoryStore:
+class MemoryStore(StoreWithoutNamespaces):
     """A store in the memory of this process. ``capabilities`` may be replaced to try smaller limits or settings.
 
     Settings that ``capabilities.mutable_settings`` names are kept as they are given; they change nothing else.
@@ -219,6 +221,11 @@ class MemoryStore:
             raise NotFound(f"index {name[:200]!r} does not exist in this store")
         del self._indexes[name]
         self._aliases = {alias: index for alias, index in self._aliases.items() if index != name}
+
+    async def statistics(self, name: str) -> IndexStatistics:
+        """What an index holds: exact. Raises NotFound."""
+        index = self._index(name)
+        return IndexStatistics(len(index.ids), storage_bytes=index.matrix.nbytes)
 
     async def count(self, name: str, where: Filter | None = None) -> int:
         """Exact number of records, of those that match. Raises NotFound."""
@@ -320,11 +327,3 @@ class MemoryStore:
 
     async def close(self) -> None:
         """Nothing is held open; what is stored stays until the process ends."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()

@@ -14,6 +14,7 @@ from .base import (
     FieldDefinition,
     IndexDefinition,
     IndexDescription,
+    IndexStatistics,
     Match,
     OwnershipMark,
     Record,
@@ -90,6 +91,14 @@ class MeteredStore:
     async def delete_index(self, name: str) -> None:
         """See :class:`~vectorwright.stores.base.Store`."""
         await self._timed("delete_index", self._store.delete_index(name))
+
+    async def statistics(self, name: str) -> IndexStatistics:
+        """See :class:`~vectorwright.stores.base.Store`."""
+        return await self._timed("statistics", self._store.statistics(name))
+
+    async def delete_namespace(self, name: str, namespace: str) -> None:
+        """See :class:`~vectorwright.stores.base.Store`."""
+        await self._timed("delete_namespace", self._store.delete_namespace(name, namespace))
 
     async def count(self, name: str, where: Filter | None = None) -> int:
         """See :class:`~vectorwright.stores.base.Store`."""

@@ -6,18 +6,24 @@ SDKs are imported by the provider's own module, and that module only when a stor
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from vectorwright.errors import Terminal
 
-from .base import Store
+from .base import Capabilities, Store
 
 MODULES: Mapping[str, str] = {
+    "pinecone": "vectorwright.stores.pinecone.store",
+    "qdrant": "vectorwright.stores.qdrant.store",
+    "weaviate": "vectorwright.stores.weaviate.store",
+    "milvus": "vectorwright.stores.milvus.store",
     "chroma": "vectorwright.stores.chroma.store",
     "pgvector": "vectorwright.stores.pgvector.store",
-    "lance": "vectorwright.stores.remote",
+    "lance": "vectorwright.stores.lance.access",
+    "faiss": "vectorwright.stores.remote",
     "memory": "vectorwright.stores.remote",
 }
 """Provider key of a VectorStore → module with ``open_store(connection) -> Store``."""
@@ -57,12 +63,15 @@ class Connection:
     """Seconds that one request may take."""
     max_concurrency: int = 8
     """Requests in flight."""
+    namespace: str = ""
+    """Namespace that records are read and written in; "" is the default one of an index."""
 
 
 def open_store(connection: Connection) -> Store:
     """Open a store. No request is made yet.
 
-    Raises Terminal (``UnknownProvider``, ``MissingExtra``) when the provider is unknown or its SDK is not installed.
+    Raises Terminal when the provider is unknown (``UnknownProvider``), its SDK is not installed (``MissingExtra``), or
+    the connection names a namespace that the store cannot have (``UnsupportedNamespace``).
     """
     module_name = MODULES.get(connection.provider)
     if module_name is None:
@@ -80,4 +89,23 @@ def open_store(connection: Connection) -> Store:
             f"install vectorwright[{connection.provider}]",
             reason="MissingExtra",
         ) from None
-    return cast("Store", module.open_store(connection))
+    store = cast("Store", module.open_store(connection))
+    check_namespace(connection.namespace, store.capabilities, connection.provider)
+    return store
+
+
+def check_namespace(namespace: str, capabilities: Capabilities, provider: str) -> None:
+    """Raise Terminal (``UnsupportedNamespace``) for a namespace that the store cannot have. "" is always fine."""
+    if not namespace:
+        return
+    if not capabilities.namespaces:
+        raise Terminal(
+            f"namespace {namespace[:100]!r}: {provider} has no namespaces within an index; leave it out, or make an "
+            "index of its own",
+            reason="UnsupportedNamespace",
+        )
+    if not re.fullmatch(capabilities.namespace_pattern, namespace):
+        raise Terminal(
+            f"namespace {namespace[:100]!r} is not one that {provider} takes ({capabilities.namespace_pattern})",
+            reason="UnsupportedNamespace",
+        )

@@ -6,19 +6,20 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 
 from vectorwright.errors import BatchTooLarge, NotFound, Terminal
 
+from .absent import StoreWithoutNamespaces
 from .base import (
     Capabilities,
     FieldDefinition,
     IndexDefinition,
     IndexDescription,
+    IndexStatistics,
     Match,
     OwnershipMark,
     Record,
@@ -45,6 +46,7 @@ from .wire import (
 from .wire_indexes import (
     decode_description,
     decode_info,
+    decode_statistics,
     encode_definition,
     encode_fields,
     encode_mark,
@@ -67,7 +69,7 @@ def open_store(connection: Connection) -> RemoteStore:
     return RemoteStore(connection)
 
 
-class RemoteStore:
+class RemoteStore(StoreWithoutNamespaces):
     """One store of a store server. Its ``capabilities`` are this version's until a probe tells the server's."""
 
     def __init__(self, connection: Connection) -> None:
@@ -113,6 +115,11 @@ class RemoteStore:
     async def delete_index(self, name: str) -> None:
         """Drop an index. Raises NotFound."""
         await self._api.json("DELETE", _path(name))
+
+    async def statistics(self, name: str) -> IndexStatistics:
+        """What an index holds. Raises NotFound."""
+        answer = await self._api.json("GET", _path(name, "statistics"))
+        return self._decoded(lambda: decode_statistics(answer))
 
     async def count(self, name: str, where: Filter | None = None) -> int:
         """Exact number of records, of those that match. Raises NotFound."""
@@ -203,14 +210,6 @@ class RemoteStore:
     async def close(self) -> None:
         """Release connections. Safe to call twice."""
         await self._api.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 def _path(name: str, action: str = "", kind: str = "index") -> str:

@@ -12,6 +12,7 @@ from .base import (
     FieldDefinition,
     IndexDefinition,
     IndexDescription,
+    IndexStatistics,
     OwnershipMark,
     Setting,
     StoreInfo,
@@ -19,6 +20,7 @@ from .base import (
 from .wire import WireError, take, take_optional, take_strings
 
 _CAPABILITIES = tuple(field.name for field in fields_of(Capabilities))
+_SETS = ("metrics", "field_types", "rotation_strategies")
 
 
 def encode_definition(definition: IndexDefinition) -> dict[str, Any]:
@@ -79,6 +81,33 @@ def decode_description(body: Mapping[str, Any]) -> IndexDescription:
     )
 
 
+def encode_statistics(statistics: IndexStatistics) -> dict[str, Any]:
+    """What an index holds, as JSON."""
+    return {
+        "count": statistics.count,
+        "exact": statistics.exact,
+        "namespaces": None if statistics.namespaces is None else dict(statistics.namespaces),
+        "storage_bytes": statistics.storage_bytes,
+        "details": dict(statistics.details),
+    }
+
+
+def decode_statistics(body: Mapping[str, Any]) -> IndexStatistics:
+    """What :func:`encode_statistics` wrote. Raises WireError."""
+    namespaces = body.get("namespaces")
+    if namespaces is not None and not (
+        isinstance(namespaces, dict) and all(type(count) is int for count in namespaces.values())
+    ):
+        raise WireError("'namespaces' is not an object of numbers")
+    return IndexStatistics(
+        count=take(body, "count", int),
+        exact=take(body, "exact", bool, True),
+        namespaces=namespaces,
+        storage_bytes=None if body.get("storage_bytes") is None else take(body, "storage_bytes", int),
+        details=decode_settings(body.get("details", {})),
+    )
+
+
 def encode_fields(fields: Sequence[FieldDefinition]) -> list[list[str]]:
     """Metadata fields as pairs of name and type."""
     return [[one.name, one.type] for one in fields]
@@ -123,7 +152,7 @@ def decode_mark(value: object) -> OwnershipMark | None:
 def encode_info(info: StoreInfo) -> dict[str, Any]:
     """The answer to a probe as JSON."""
     capabilities = {name: getattr(info.capabilities, name) for name in _CAPABILITIES}
-    for name in ("metrics", "field_types"):
+    for name in _SETS:
         capabilities[name] = sorted(capabilities[name])
     capabilities["mutable_settings"] = {name: one.value for name, one in info.capabilities.mutable_settings.items()}
     return {"version": info.version, "backend_id": info.backend_id, "capabilities": capabilities}
@@ -136,8 +165,11 @@ def decode_info(body: Mapping[str, Any], endpoint: str) -> StoreInfo:
         raise WireError("'capabilities' is not an object")
     values = {name: value for name, value in given.items() if name in _CAPABILITIES}
     try:
-        for name in ("metrics", "field_types"):
-            values[name] = frozenset(take_strings(values, name))
+        for name in _SETS:
+            if name in values:
+                values[name] = frozenset(take_strings(values, name))
+        if "filter_limits" in values:
+            values["filter_limits"] = tuple(take_strings(values, "filter_limits"))
         classes = values.get("mutable_settings", {}).items()
         values["mutable_settings"] = {name: ChangeClass(change_class) for name, change_class in classes}
         capabilities = Capabilities(**values)

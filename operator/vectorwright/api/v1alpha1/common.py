@@ -56,6 +56,12 @@ def exactly_one(*keys: str, where: str) -> tuple[str, str]:
     return f"[{present}].filter(x, x).size() == 1", f"{where}: exactly one of {', '.join(keys)} must be set"
 
 
+def at_most_one(path: str, *keys: str, advice: str) -> tuple[str, str]:
+    """CEL rule for ``spec``: of the keys of an optional block at most one is set."""
+    present = ", ".join(f"has(self.{path}.{key})" for key in keys)
+    return f"!has(self.{path}) || [{present}].filter(x, x).size() <= 1", f"spec.{path}: at most one block, {advice}"
+
+
 def unchangeable(path: str, *, advice: str) -> tuple[str, str]:
     """CEL rule for ``spec``: an optional field, such as ``dimension``, can be neither changed, added nor removed.
 

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from .addresses import HttpUrl
 from .common import ApiModel, Credentials, Duration, Resource, ResourceStatus, Tls, exactly_one, rules
-from .vectorstore import HttpUrl
 
 EMBEDDERS = ("openAI", "local")
 """The embedder keys of an EmbeddingModel. Exactly one is set."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -14,10 +14,19 @@ from .common import (
     ResourceStatus,
     Timestamp,
     VectorStoreReference,
+    at_most_one,
     rules,
     unchangeable,
     unchangeable_reference,
 )
+from .providers.chroma import ChromaTuning
+from .providers.faiss import FaissTuning
+from .providers.lance import LanceTuning
+from .providers.milvus import MilvusTuning
+from .providers.pgvector import PgvectorTuning
+from .providers.pinecone import PineconeTuning
+from .providers.qdrant import QdrantTuning
+from .providers.weaviate import WeaviateTuning
 
 
 class Metric(StrEnum):
@@ -91,73 +100,25 @@ MOVE = "make a new VectorIndex and fill it, then delete this one"
 """What to do instead of changing what cannot be changed."""
 
 
-class ChromaHnsw(ApiModel):
-    """HNSW settings of a Chroma collection."""
-
-    ef_construction: int | None = Field(default=None, ge=1, le=10000)
-    """Candidates while building. Fixed at creation."""
-    max_neighbors: int | None = Field(default=None, ge=2, le=1024)
-    """Edges a node. Fixed at creation."""
-    ef_search: int | None = Field(default=None, ge=1, le=10000)
-    """Candidates while searching. Changed in place (Safe)."""
-    num_threads: int | None = Field(default=None, ge=1, le=1024)
-    """Threads of the index. Changed in place (Safe)."""
-
-
-class ChromaTuning(ApiModel):
-    """Settings of a Chroma collection."""
-
-    hnsw: ChromaHnsw | None = None
-    """HNSW settings."""
-
-
-class PgvectorHnsw(ApiModel):
-    """HNSW settings of a pgvector index."""
-
-    m: int | None = Field(default=None, ge=2, le=100)
-    """Edges a node. A change rebuilds the index (Costly)."""
-    ef_construction: int | None = Field(default=None, ge=4, le=1000)
-    """Candidates while building. A change rebuilds the index (Costly)."""
-
-
-class PgvectorIvfFlat(ApiModel):
-    """IVFFlat settings of a pgvector index."""
-
-    lists: int = Field(ge=1, le=32768)
-    """Number of lists. A change rebuilds the index (Costly)."""
-
-
-class PgvectorTuning(ApiModel):
-    """Settings of a table in PostgreSQL. HNSW with the server's own values when neither is set."""
-
-    model_config = rules(
-        ("!(has(self.hnsw) && has(self.ivfflat))", "spec.tuning.pgvector: set hnsw or ivfflat, not both")
-    )
-
-    hnsw: PgvectorHnsw | None = None
-    """HNSW settings."""
-    ivfflat: PgvectorIvfFlat | None = None
-    """IVFFlat settings."""
-
-
-class LanceTuning(ApiModel):
-    """Settings of a Lance table."""
-
-    index_type: Literal["none", "ivfPq", "ivfHnswSq"] | None = None
-    """Vector index. Exact search (`none`) when left out. A change rebuilds the index (Costly)."""
-    num_partitions: int | None = Field(default=None, ge=1, le=65536)
-    """Partitions of the vector index. A change rebuilds the index (Costly)."""
-
-
 class Tuning(ApiModel):
     """Settings for the store that the index is in. The block must be that of its provider."""
 
+    pinecone: PineconeTuning | None = None
+    """For an index in Pinecone."""
+    qdrant: QdrantTuning | None = None
+    """For an index in Qdrant."""
+    weaviate: WeaviateTuning | None = None
+    """For an index in Weaviate."""
+    milvus: MilvusTuning | None = None
+    """For an index in Milvus."""
     chroma: ChromaTuning | None = None
     """For an index in Chroma."""
     pgvector: PgvectorTuning | None = None
     """For an index in PostgreSQL."""
     lance: LanceTuning | None = None
     """For an index in Lance."""
+    faiss: FaissTuning | None = None
+    """For an index in FAISS."""
 
 
 class VectorIndexSpec(ApiModel):
@@ -182,13 +143,7 @@ class VectorIndexSpec(ApiModel):
                 "is never deleted"
             ),
         ),
-        (
-            (
-                "!has(self.tuning) || [has(self.tuning.chroma), has(self.tuning.pgvector), has(self.tuning.lance)]"
-                ".filter(x, x).size() <= 1"
-            ),
-            "spec.tuning: at most one block, that of the store's provider",
-        ),
+        at_most_one("tuning", *Tuning.model_fields, advice="that of the store's provider"),
     )
 
     store_ref: VectorStoreReference

@@ -2,75 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
 from .common import ApiModel, Credentials, Duration, Resource, ResourceStatus, Tls, exactly_one, rules
+from .providers.chroma import ChromaProvider
+from .providers.faiss import FaissProvider
+from .providers.lance import LanceProvider
+from .providers.memory import MemoryProvider
+from .providers.milvus import MilvusProvider
+from .providers.pgvector import PgvectorProvider
+from .providers.pinecone import PineconeProvider
+from .providers.qdrant import QdrantProvider
+from .providers.weaviate import WeaviateProvider
 
-HttpUrl = Field(min_length=1, max_length=2048, pattern=r"^https?://[^\s@]+$")
-"""An http or https address without user information: credentials belong in a Secret."""
-
-PROVIDERS = ("chroma", "pgvector", "lance", "memory")
+PROVIDERS = ("pinecone", "qdrant", "weaviate", "milvus", "chroma", "pgvector", "lance", "faiss", "memory")
 """The provider keys of a VectorStore. Exactly one is set."""
-
-
-class ChromaProvider(ApiModel):
-    """A Chroma server (1.0 or newer)."""
-
-    url: str = HttpUrl
-    """Address of the server, such as `http://chroma.search.svc:8000`."""
-    tenant: str | None = Field(default=None, min_length=1, max_length=128)
-    """Tenant. `default_tenant` when left out."""
-    database: str | None = Field(default=None, min_length=1, max_length=128)
-    """Database. `default_database` when left out."""
-    auth_header: Literal["Authorization", "X-Chroma-Token"] | None = None
-    """Header that carries the token: `Authorization` (as a bearer token, the default) or `X-Chroma-Token`."""
-
-
-class PgvectorProvider(ApiModel):
-    """PostgreSQL with the pgvector extension (0.7 or newer)."""
-
-    host: str = Field(min_length=1, max_length=253, pattern=r"^[^\s/@]+$")
-    """Host name or address."""
-    port: int | None = Field(default=None, ge=1, le=65535)
-    """Port. 5432 when left out."""
-    database: str = Field(min_length=1, max_length=63)
-    """Database. It must exist."""
-    schema_name: str | None = Field(default=None, alias="schema", min_length=1, max_length=63)
-    """Schema that holds the tables. `public` when left out. It must exist."""
-    ssl_mode: Literal["disable", "require", "verify-ca", "verify-full"] | None = None
-    """TLS of the connection. `verify-full` when left out."""
-
-
-class LanceProvider(ApiModel):
-    """Lance tables on a volume, behind `vectorwright store-server`, their single writer."""
-
-    model_config = rules(exactly_one("server", "path", where="spec.lance"))
-
-    server: str | None = Field(default=None, min_length=1, max_length=2048, pattern=r"^https?://[^\s@]+$")
-    """Address of the store server that owns the volume."""
-    path: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=512,
-        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$",
-    )
-    """For trials: a folder below the operator's `--local-stores` directory; the operator runs its store server."""
-
-
-class MemoryProvider(ApiModel):
-    """Exact search in the memory of a `vectorwright store-server`: for tests and trials; gone when it stops."""
-
-    model_config = rules(
-        exactly_one("server", "local", where="spec.memory"),
-        ("!has(self.local) || self.local", "spec.memory.local: true, or left out"),
-    )
-
-    server: str | None = Field(default=None, min_length=1, max_length=2048, pattern=r"^https?://[^\s@]+$")
-    """Address of the store server."""
-    local: bool | None = None
-    """For trials: true runs it beside the operator. Needs the operator's `--local-stores`."""
 
 
 class StoreLimits(ApiModel):
@@ -91,12 +39,22 @@ class VectorStoreSpec(ApiModel):
 
     model_config = rules(exactly_one(*PROVIDERS, where="spec"))
 
+    pinecone: PineconeProvider | None = None
+    """A Pinecone project."""
+    qdrant: QdrantProvider | None = None
+    """A Qdrant server."""
+    weaviate: WeaviateProvider | None = None
+    """A Weaviate server."""
+    milvus: MilvusProvider | None = None
+    """A Milvus server."""
     chroma: ChromaProvider | None = None
     """A Chroma server."""
     pgvector: PgvectorProvider | None = None
     """PostgreSQL with pgvector."""
     lance: LanceProvider | None = None
     """Lance tables on a volume."""
+    faiss: FaissProvider | None = None
+    """FAISS indexes on a volume."""
     memory: MemoryProvider | None = None
     """A store in memory, for tests and trials."""
     control_credentials: Credentials | None = None

@@ -14,6 +14,7 @@ import orjson
 
 from vectorwright.errors import Conflict, NotFound, Retryable, Terminal
 
+from ..absent import StoreWithoutAliases, StoreWithoutNamespaces
 from ..base import (
     Capabilities,
     ChangeClass,
@@ -25,7 +26,6 @@ from ..base import (
     StoreInfo,
 )
 from ..http_errors import UNEXPECTED_ANSWER
-from ..no_aliases import StoreWithoutAliases
 from ..registry import Connection
 from ..server_checks import check_definition, check_fields, check_settings
 from .collection_ids import (
@@ -57,6 +57,12 @@ CAPABILITIES = Capabilities(
     name_pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,510}[A-Za-z0-9]$",
     mutable_settings={f"hnsw.{name}": ChangeClass.SAFE for name in MUTABLE},
     list_metadata=True,
+    rotation_strategies=frozenset({"Generate"}),
+    filter_limits=(
+        "It has no datetime fields and no ranges of strings.",
+        "It cannot ask whether a field exists.",
+        "It cannot negate a range.",
+    ),
 )
 KNOWN_SETTINGS = tuple(f"hnsw.{name}" for name in (*IMMUTABLE, *MUTABLE))
 
@@ -65,7 +71,7 @@ _NIL_ID = "00000000-0000-0000-0000-000000000000"
 """The id of the default database on every server."""
 
 
-class ChromaCatalog(StoreWithoutAliases):
+class ChromaCatalog(StoreWithoutAliases, StoreWithoutNamespaces):
     """What is done with collections; :class:`.chroma.ChromaStore` adds what is done with their records."""
 
     def __init__(self, connection: Connection, transport: httpx.AsyncBaseTransport | None = None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import orjson
 
-from ..base import Match, Record, RecordBatch, Store, Vectors
+from ..base import IndexStatistics, Match, Record, RecordBatch, Store, Vectors
 from ..filters import Filter
 from ..registry import Connection
 from ..server_checks import check_batch, check_query
@@ -48,6 +48,10 @@ class ChromaStore(ChromaCatalog):
         super().__init__(connection, transport)
         self._writers: dict[str, CombiningWriter] = {}
         self._write_gate = asyncio.Lock()
+
+    async def statistics(self, name: str) -> IndexStatistics:
+        """What an index holds, exactly. Raises NotFound."""
+        return IndexStatistics(await self.count(name))
 
     async def count(self, name: str, where: Filter | None = None) -> int:
         """Exact number of records; with a filter their ids are listed. Raises NotFound."""

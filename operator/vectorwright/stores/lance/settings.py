@@ -30,6 +30,7 @@ LANCE_CAPABILITIES = Capabilities(
     list_metadata=True,
     counts_in_listing=True,
     filtered_count=True,
+    exact_search=True,
 )
 
 

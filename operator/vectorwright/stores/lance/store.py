@@ -22,10 +22,12 @@ import numpy as np
 from vectorwright import __version__
 from vectorwright.errors import Conflict, NotFound, Retryable, Terminal
 
+from ..absent import StoreWithoutAliases, StoreWithoutNamespaces
 from ..base import (
     FieldDefinition,
     IndexDefinition,
     IndexDescription,
+    IndexStatistics,
     Match,
     OwnershipMark,
     Record,
@@ -35,11 +37,10 @@ from ..base import (
     Vectors,
 )
 from ..filters import Filter
-from ..no_aliases import StoreWithoutAliases
 from ..server_checks import check_definition, check_fields
 from .files import backend_id, clear_remains, fsync_path, table_names, table_path
 from .schema import decode_meta, table_schema
-from .settings import LANCE_CAPABILITIES, check_lance_settings
+from .settings import INDEX_STATE, LANCE_CAPABILITIES, check_lance_settings
 from .table import LANCE_ERRORS, LanceTable
 
 _OPENING = 8
@@ -73,7 +74,7 @@ def _prepare(root: Path) -> tuple[Path, str]:
     return root, backend_id(root)
 
 
-class LanceStore(StoreWithoutAliases):
+class LanceStore(StoreWithoutAliases, StoreWithoutNamespaces):
     """The store of one folder. Made by :func:`open_lance`."""
 
     capabilities = LANCE_CAPABILITIES
@@ -212,6 +213,12 @@ class LanceStore(StoreWithoutAliases):
         removal = asyncio.create_task(asyncio.to_thread(shutil.rmtree, remains, ignore_errors=True))
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
+
+    async def statistics(self, name: str) -> IndexStatistics:
+        """What an index holds, exactly, and what its vector index waits for. Raises NotFound."""
+        table = self._table(name)
+        details = {key: value for key, value in table.describe().settings.items() if key == INDEX_STATE}
+        return IndexStatistics(await table.count(None), details=details)
 
     async def count(self, name: str, where: Filter | None = None) -> int:
         """Exact number of records, of those that match. Raises NotFound."""

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from vectorwright.errors import Conflict, NotFound, Terminal
 
+from ..absent import StoreWithoutAliases, StoreWithoutNamespaces
 from ..base import (
     Capabilities,
     ChangeClass,
@@ -21,7 +22,6 @@ from ..base import (
     Setting,
     StoreInfo,
 )
-from ..no_aliases import StoreWithoutAliases
 from ..registry import Connection
 from ..server_checks import check_definition, check_fields, check_settings
 from .extension import backend_id, ensure_extension, server_version
@@ -57,7 +57,7 @@ SMALL = 10_000
 """Rows up to which describing an index counts them."""
 
 
-class PgvectorCatalog(StoreWithoutAliases):
+class PgvectorCatalog(StoreWithoutAliases, StoreWithoutNamespaces):
     """What is done with tables; :class:`.pgvector.PgvectorStore` adds what is done with their rows."""
 
     def __init__(self, connection: Connection) -> None:

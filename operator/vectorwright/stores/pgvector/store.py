@@ -15,7 +15,7 @@ from psycopg import sql
 
 from vectorwright.errors import NotFound, Terminal
 
-from ..base import Match, Record, RecordBatch, Store, Vectors
+from ..base import IndexStatistics, Match, Record, RecordBatch, Store, Vectors
 from ..filters import Filter
 from ..registry import Connection
 from ..server_checks import check_batch, check_query
@@ -48,6 +48,16 @@ class PgvectorStore(PgvectorCatalog):
         except NotFound:
             self._known.pop(name, None)
             raise absent(name) from None
+
+    async def statistics(self, name: str) -> IndexStatistics:
+        """What an index holds, exactly, and the bytes of its table with all its indexes. Raises NotFound."""
+        async with self._on(name) as (link, _):
+            table = self._identifier(name)
+            statement = sql.SQL("SELECT count(*), pg_total_relation_size({}::regclass) FROM {}").format(
+                sql.Literal(table.as_string(link.connection)), table
+            )
+            count, storage_bytes = await link.one(statement)
+            return IndexStatistics(int(count), storage_bytes=int(storage_bytes))
 
     async def count(self, name: str, where: Filter | None = None) -> int:
         """Exact number of rows, of those that match. Raises NotFound, Terminal."""

@@ -41,6 +41,7 @@ from ..wire_indexes import (
     decode_settings,
     encode_description,
     encode_info,
+    encode_statistics,
 )
 from .hosting import HostedStores
 from .tokens import Tokens
@@ -114,6 +115,7 @@ def make_application(hosted: HostedStores, tokens: Tokens | None) -> web.Applica
         (hdrs.METH_PATCH, index, _update),
         (hdrs.METH_DELETE, index, _drop),
         (hdrs.METH_PUT, f"{index}/mark", _mark),
+        (hdrs.METH_GET, f"{index}/statistics", _statistics),
         (hdrs.METH_POST, f"{index}/count", _count),
         (hdrs.METH_POST, f"{index}/upsert", _upsert),
         (hdrs.METH_POST, f"{index}/fetch", _fetch),
@@ -242,6 +244,10 @@ async def _mark(request: web.Request, store: Store) -> web.Response:
     fingerprint = take_optional(body, "model_fingerprint")
     await store.set_mark(request.match_info["name"], decode_mark(body.get("mark")), fingerprint)
     return _json({})
+
+
+async def _statistics(request: web.Request, store: Store) -> web.Response:
+    return _json(encode_statistics(await store.statistics(request.match_info["name"])))
 
 
 async def _count(request: web.Request, store: Store) -> web.Response:

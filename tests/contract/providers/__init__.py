@@ -1,0 +1,22 @@
+"""The stores that the contract suite runs against. A new one is a module here and a line in ``PROVIDERS``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tests.contract.providers.base import SECRET, Provider
+from tests.contract.providers.chroma import Chroma
+from tests.contract.providers.pgvector import Pgvector
+from tests.contract.providers.served import Lance, Memory
+
+__all__ = ["CREDENTIAL_PROVIDERS", "HTTP_PROVIDERS", "NAMESPACE_PROVIDERS", "PROVIDERS", "SECRET", "Provider"]
+
+PROVIDERS: Mapping[str, type[Provider]] = {
+    "chroma": Chroma,
+    "pgvector": Pgvector,
+    "lance": Lance,
+    "memory": Memory,
+}
+HTTP_PROVIDERS = [name for name, provider in PROVIDERS.items() if provider.speaks_http]
+CREDENTIAL_PROVIDERS = [name for name, provider in PROVIDERS.items() if provider.checks_credentials]
+NAMESPACE_PROVIDERS = [name for name, provider in PROVIDERS.items() if provider.has_namespaces]
