@@ -21,6 +21,8 @@ class Provider(ABC):
     name: str
     speaks_http = False
     """Whether the fault proxy can stand in front of it: then ``origin`` is needed."""
+    speaks_grpc = False
+    """Whether some of its calls go over gRPC: then ``grpc_port`` is needed."""
     checks_credentials = False
     """Whether the server itself refuses wrong credentials; the proxy does it for those that do not."""
     has_namespaces = False
@@ -38,8 +40,11 @@ class Provider(ABC):
         """A connection to a place of this test's own, where nothing is: the same place each time it is called."""
 
     @abstractmethod
-    def at(self, host: str, port: int) -> Connection:
-        """The same, as if the server were at another address."""
+    def at(self, host: str, port: int, grpc_port: int | None = None) -> Connection:
+        """The same, as if the server were at another address.
+
+        ``grpc_port`` is where its gRPC API is, for those that ``speak_grpc``; None puts it on ``port``, too.
+        """
 
     def wrong_credentials(self) -> Connection:
         """The same with credentials that the server refuses, where ``checks_credentials``."""
@@ -48,6 +53,10 @@ class Provider(ABC):
     def origin(self) -> str:
         """Where the server is, such as ``http://127.0.0.1:8000``, for the proxy."""
         raise NotImplementedError(f"{self.name} does not speak HTTP")
+
+    def grpc_port(self) -> int:
+        """Where the gRPC API of the server is, on 127.0.0.1, for the proxy."""
+        raise NotImplementedError(f"{self.name} does not speak gRPC")
 
     def may_refuse(self, where: Filter) -> bool:
         """Whether this store cannot express the filter, and says so. Nothing is refused by default."""

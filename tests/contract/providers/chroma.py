@@ -31,7 +31,8 @@ class Chroma(Provider):
     def connection(self) -> Connection:
         return self.at(self.server.host, self.server.port)
 
-    def at(self, host: str, port: int) -> Connection:
+    def at(self, host: str, port: int, grpc_port: int | None = None) -> Connection:
+        del grpc_port
         return Connection(
             "chroma",
             {"url": f"http://{host}:{port}", "database": self.database},

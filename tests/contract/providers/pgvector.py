@@ -29,7 +29,8 @@ class Pgvector(Provider):
     def connection(self) -> Connection:
         return self.at(self.server.host, self.server.port)
 
-    def at(self, host: str, port: int) -> Connection:
+    def at(self, host: str, port: int, grpc_port: int | None = None) -> Connection:
+        del grpc_port
         server = self.server
         return Connection(
             "pgvector",

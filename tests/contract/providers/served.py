@@ -43,7 +43,8 @@ class Lance(Served):
     def connection(self) -> Connection:
         return self.at(self.server.host, self.server.port)
 
-    def at(self, host: str, port: int) -> Connection:
+    def at(self, host: str, port: int, grpc_port: int | None = None) -> Connection:
+        del grpc_port
         settings = {"server": f"http://{host}:{port}", "path": self.folder}
         return Connection("lance", settings, credentials=StoreCredentials(token=self.server.token))
 
@@ -60,7 +61,8 @@ class Memory(Served):
     def connection(self) -> Connection:
         return self._connection(f"unix://{self.server.unix}")
 
-    def at(self, host: str, port: int) -> Connection:
+    def at(self, host: str, port: int, grpc_port: int | None = None) -> Connection:
+        del grpc_port
         return self._connection(f"http://{host}:{port}")
 
     def _connection(self, server: str) -> Connection:
