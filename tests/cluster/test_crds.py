@@ -246,8 +246,8 @@ def test_what_is_wrong_is_refused_in_words(trial: Callable[..., str], name: str)
 
 # -- unknown fields --
 def test_an_unknown_provider_is_named_by_strict_validation_and_refused_without_it(trial: Callable[..., str]) -> None:
-    unknown = store(pinecone={"index": "x"})
-    assert 'unknown field "spec.pinecone"' in trial(unknown)
+    unknown = store(elsewhere={"index": "x"})
+    assert 'unknown field "spec.elsewhere"' in trial(unknown)
     assert NOT_ONE_PROVIDER in trial(unknown, "--validate=false")
 
 

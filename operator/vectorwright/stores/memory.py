@@ -225,7 +225,7 @@ class MemoryStore(StoreWithoutNamespaces):
     async def statistics(self, name: str) -> IndexStatistics:
         """What an index holds: exact. Raises NotFound."""
         index = self._index(name)
-        return IndexStatistics(len(index.ids), storage_bytes=index.matrix.nbytes)
+        return IndexStatistics(len(index.ids), self.capabilities.exact_counts, storage_bytes=index.matrix.nbytes)
 
     async def count(self, name: str, where: Filter | None = None) -> int:
         """Exact number of records, of those that match. Raises NotFound."""
