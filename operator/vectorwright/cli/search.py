@@ -5,28 +5,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import sys
 import textwrap
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
 
-from vectorwright.api.v1alpha1 import EmbeddingModel, VectorIndex, VectorStore
-from vectorwright.errors import NotFound, Terminal, VectorwrightError
+from vectorwright.api.v1alpha1 import EmbeddingModel, VectorIndex
+from vectorwright.errors import Terminal, VectorwrightError
 from vectorwright.ingest.embedders.registry import open_embedder
 from vectorwright.kube import resources
 from vectorwright.kube.client import KubeClient
-from vectorwright.kube.connection import load_connection
-from vectorwright.kube.resources import ResourceType
-from vectorwright.kube.watched import data_of
-from vectorwright.reconcile.cache import Key
-from vectorwright.reconcile.connections import read_credentials, read_tls, store_connection
+from vectorwright.reconcile.connections import read_credentials, read_tls
 from vectorwright.stores.base import Match, Vectors
 from vectorwright.stores.filters import And, Eq, Filter
-from vectorwright.stores.registry import open_store
+
+from .connecting import Reader, add_cluster_flags, connected, get_store, open_described, reader_for
 
 SNIPPET = 240
 """Characters of a match's text that are shown."""
@@ -37,7 +31,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("search", help="search an index")
     parser.add_argument("index", help="name of the VectorIndex")
     parser.add_argument("question", help="what to look for")
-    parser.add_argument("-n", "--namespace", help="namespace of the VectorIndex; the context's when left out")
     parser.add_argument("-k", "--top-k", type=int, default=5, help="number of matches (default: %(default)s)")
     parser.add_argument(
         "--where",
@@ -47,44 +40,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="only records with this metadata; repeatable",
     )
     parser.add_argument("--output", choices=("text", "json"), default="text", help="form of the answer")
-    parser.add_argument("--kubeconfig", type=Path, help="kubeconfig file; $KUBECONFIG when left out")
-    parser.add_argument("--context", help="context of the kubeconfig")
+    add_cluster_flags(parser, "namespace of the VectorIndex")
     parser.set_defaults(run=run)
-
-
-class _Objects:
-    """Secrets or ConfigMaps, read one by one."""
-
-    def __init__(self, client: KubeClient, resource: ResourceType) -> None:
-        self._client, self._resource = client, resource
-
-    async def get(self, namespace: str, name: str) -> dict[str, bytes] | None:
-        """The data of one object; None when it does not exist."""
-        try:
-            body = await self._client.get(self._resource, name, namespace)
-        except NotFound:
-            return None
-        return data_of(body, self._resource)
-
-
-class _Endpoint:
-    """The socket of a store beside the operator, as its VectorStore's status tells it."""
-
-    def __init__(self, endpoint: str | None) -> None:
-        self._endpoint = endpoint or ""
-
-    async def socket(self, path: str | None) -> Path:
-        """The socket. Raises Terminal when the store is not one beside the operator."""
-        if not self._endpoint.startswith("unix://"):
-            raise Terminal("the VectorStore does not tell where it listens: is it Ready?", reason="StoreNotReady")
-        return Path(self._endpoint.removeprefix("unix://"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    secrets: _Objects
-    config_maps: _Objects
-    local_stores: _Endpoint | None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -127,30 +84,19 @@ def _scalar(text: str) -> str | int | float | bool:
 
 async def _search(args: argparse.Namespace) -> list[Match]:
     where = _where(args.where)
-    kubeconfig: Path | None = args.kubeconfig
-    if kubeconfig is None and args.context is None and (named := os.environ.get("KUBECONFIG")):
-        kubeconfig = Path(named.split(os.pathsep)[0])
-    connection = load_connection(kubeconfig, args.context)
-    async with KubeClient(connection) as client:
-        namespace = args.namespace or connection.namespace
+    async with connected(args) as cluster:
+        client, namespace = cluster.client, cluster.namespace
         index = VectorIndex.model_validate(await client.get(resources.VECTOR_INDEXES, args.index, namespace))
         name = index.status.physical_name
         if name is None:
             raise Terminal(f"VectorIndex {args.index} was not reconciled yet", reason="IndexNotReady")
-        body = await client.get(resources.VECTOR_STORES, index.spec.store_ref.name, namespace)
-        store = VectorStore.model_validate(body)
-        reader = _Reader(
-            _Objects(client, resources.SECRETS),
-            _Objects(client, resources.CONFIG_MAPS),
-            _Endpoint(store.status.endpoint),
-        )
-        vector = await _embed(client, reader, index, args.question)
-        key = Key("VectorStore", namespace, store.metadata.name)
-        async with open_store(await store_connection(reader, key, store.spec, [], data=True)) as opened:
+        store = await get_store(cluster, index.spec.store_ref.name)
+        vector = await _embed(client, reader_for(client, store), index, args.question)
+        async with await open_described(client, store, data=True) as opened:
             return await opened.query(name, vector, args.top_k, where)
 
 
-async def _embed(client: KubeClient, reader: _Reader, index: VectorIndex, question: str) -> Vectors:
+async def _embed(client: KubeClient, reader: Reader, index: VectorIndex, question: str) -> Vectors:
     """The question as a vector of the index's own model."""
     reference, namespace = index.spec.embedding_model_ref, index.metadata.namespace
     if reference is None:
