@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from deploy.devcluster import Cluster, ClusterError, build, launch, start
+from deploy.devcluster import Cluster, ClusterError, build, gobuild, launch, start
 from deploy.devcluster.components import Programs
 from deploy.devcluster.kubeconfig import extract, read_access
 from deploy.devcluster.paths import cluster_directory
@@ -67,7 +67,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("RECORD", str(tmp_path))
-    monkeypatch.setattr(build, "GO_PLACES", ())
+    monkeypatch.setattr(gobuild, "GO_PLACES", ())
     return Tools(tmp_path / "tools", monkeypatch)
 
 
