@@ -25,6 +25,9 @@ COMMANDS: Mapping[str, Command] = {
     "store-server": Command("vectorwright.cli.store_server", "serve the stores that live in files or memory"),
     "crds": Command("vectorwright.cli.crds", "print or check the custom resource definitions"),
     "search": Command("vectorwright.cli.search", "search an index"),
+    "import": Command("vectorwright.cli.import_indexes", "print manifests for the indexes that a store holds"),
+    "adopt": Command("vectorwright.cli.adopt", "take up again what a rebuilt cluster left in its stores"),
+    "orphans": Command("vectorwright.cli.orphans", "list what the stores hold and nothing owns"),
     "version": Command("vectorwright.cli.version", "print the version"),
 }
 

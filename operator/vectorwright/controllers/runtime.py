@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vectorwright.api.v1alpha1.common import GROUP, VERSION
-from vectorwright.errors import NotFound, Retryable, Terminal, VectorwrightError
+from vectorwright.errors import NotFound, Retryable
 from vectorwright.kube import resources
 from vectorwright.kube.client import KubeClient
 from vectorwright.kube.connection import KubeConnection
 from vectorwright.kube.events import EventRecorder
+from vectorwright.kube.installation import installation_id
 from vectorwright.kube.resources import ResourceType
 from vectorwright.kube.session import open_session
 from vectorwright.kube.tenure import tenure_guard
@@ -67,7 +68,7 @@ async def run(
     client = KubeClient(connection, tenure_guard)
     beating = asyncio.create_task(_beat(heartbeat), name="heartbeat")
     try:
-        installation = await _when_reachable(lambda: _installation(settings, client), stop)
+        installation = await _when_reachable(lambda: installation_id(client, settings.installation_id), stop)
         await _when_reachable(lambda: _check_api(settings, client), stop)
         if installation is not None and not stop.is_set():
             await _serve(settings, connection, client, installation, stop)
@@ -171,23 +172,6 @@ async def _when_reachable(ask: Callable[[], Any], stop: asyncio.Event) -> Any:
                 async with asyncio.timeout(error.after or 2.0):
                     await stop.wait()
     return None
-
-
-async def _installation(settings: Settings, client: KubeClient) -> str:
-    """Id of this installation: the setting, or the UID of the cluster's kube-system namespace."""
-    if settings.installation_id:
-        return settings.installation_id
-    try:
-        body = await client.get(resources.NAMESPACES, "kube-system")
-    except VectorwrightError as error:
-        if isinstance(error, Retryable):
-            raise
-        raise Terminal(
-            "the installation's id cannot be taken from the namespace kube-system "
-            f"({error.message}): set --installation-id",
-            reason="NoInstallationId",
-        ) from None
-    return str(body["metadata"]["uid"])
 
 
 async def _check_api(settings: Settings, client: KubeClient) -> None:

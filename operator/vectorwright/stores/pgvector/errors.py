@@ -41,7 +41,10 @@ def statement_error(
 def _by_state(state: str, endpoint: str, said: str, *, writes: bool) -> VectorwrightError:
     kind = state[:2]
     found: VectorwrightError
-    if kind in _DATA_CLASSES:
+    if state in {"42P07", "42710"} or (state == "23505" and not writes):
+        # Of two that make one name at once, the loser meets the system catalog's own unique index (23505).
+        found = Conflict(f"{endpoint}: {said}", reason="AlreadyExists")
+    elif kind in _DATA_CLASSES:
         found = _data_error(endpoint, said, writes=writes)
     elif state == _CANCELED:
         found = Retryable(f"{endpoint} did not answer in time: {said}", reason="Timeout")
@@ -61,8 +64,6 @@ def _by_state(state: str, endpoint: str, said: str, *, writes: bool) -> Vectorwr
         )
     elif state == "42P01":
         found = NotFound(f"{endpoint}: {said}")
-    elif state in {"42P07", "42710"}:
-        found = Conflict(f"{endpoint}: {said}", reason="AlreadyExists")
     else:
         found = Terminal(f"{endpoint} refused the request (SQLSTATE {state}): {said}", reason="RequestRefused")
     return found
