@@ -27,6 +27,7 @@ import pytest
 from vectorwright.errors import BatchRejected, Conflict, NotFound, Retryable, Terminal
 from vectorwright.stores.base import FieldDefinition, IndexDefinition, Metadata, OwnershipMark, RecordBatch, Store
 from vectorwright.stores.filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
+from vectorwright.stores.lance import contents as lance_contents
 from vectorwright.stores.lance import files as lance_files
 from vectorwright.stores.lance import reading as lance_reading
 from vectorwright.stores.lance import table as lance_table
@@ -83,7 +84,7 @@ async def ids_of(store: Store, where: Filter | None = None) -> list[str]:
 
 
 async def version(store: LanceStore) -> int:
-    return int(await store._tables["docs"]._handle.version())
+    return int(await store._tables["docs"]._contents.handle.version())
 
 
 # --- against the reference -------------------------------------------------------------------------------------------
@@ -260,7 +261,7 @@ async def test_a_writer_who_does_not_wait_is_written_all_the_same(store: LanceSt
 async def test_a_failed_commit_fails_its_writers_and_leaves_no_doubles(
     store: LanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handle = store._tables["docs"]._handle
+    handle = store._tables["docs"]._contents.handle
     add = handle.add
     written = asyncio.Event()
 
@@ -289,7 +290,7 @@ async def test_a_field_declared_later_is_filled(store: LanceStore) -> None:
     await store.upsert("docs", batch("b", metadata={"flag": "no boolean"}))
     await store.upsert("docs", batch("c"))
     await store.update_index("docs", {}, LATER)
-    handle = store._tables["docs"]._handle
+    handle = store._tables["docs"]._contents.handle
     assert await handle.count_rows("f_flag = true") == 1
     assert await ids_of(store, Eq("flag", True)) == ["a"]
     assert await ids_of(store, Eq("flag", "no boolean")) == ["b"]
@@ -472,7 +473,7 @@ async def until(is_so: Callable[[], object]) -> None:
 async def test_a_vector_index_is_built_grows_and_goes(
     open_root: OpenLance, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    for module in (lance_table, lance_upkeep):
+    for module in (lance_contents, lance_upkeep):
         monkeypatch.setattr(module, "MIN_INDEXED_ROWS", 300)
     monkeypatch.setattr(lance_table, "IDLE_AFTER", 0.05)
     store = await open_root()
@@ -491,10 +492,10 @@ async def test_a_vector_index_is_built_grows_and_goes(
     await write(200, 400)
     table = store._tables["docs"]
     await until(lambda: table.describe().settings["index_state"] == "built")
-    first = table._indexes
+    first = table._contents.indexes
     await write(400, 2000)
-    await until(lambda: table._indexes != first)
-    assert len(store._tables["docs"]._indexes) == 1
+    await until(lambda: table._contents.indexes != first)
+    assert len(store._tables["docs"]._contents.indexes) == 1
     (nearest,) = await store.query("docs", vectors[1234], 1)
     assert nearest.record.id == "1234"
     found = await store.query("docs", vectors[7], 5, Eq("vw_n", 3))
@@ -507,7 +508,7 @@ async def test_a_vector_index_is_built_grows_and_goes(
     assert (await store.describe_index("docs")).settings["index_state"] == "built"
     await store.update_index("docs", {"index_type": "none"})
     assert (await store.describe_index("docs")).settings == {"index_type": "none", "index_state": "exact"}
-    await until(lambda: not store._tables["docs"]._indexes)
+    await until(lambda: not store._tables["docs"]._contents.indexes)
 
 
 @pytest.mark.parametrize("settings", [{"index_type": "hnsw"}, {"num_partitions": 0}, {"num_partitions": True}])

@@ -38,10 +38,11 @@ from ..base import (
 )
 from ..filters import Filter
 from ..server_checks import check_definition, check_fields
+from .contents import LANCE_ERRORS
 from .files import backend_id, clear_remains, fsync_path, table_names, table_path
 from .schema import decode_meta, table_schema
 from .settings import INDEX_STATE, LANCE_CAPABILITIES, check_lance_settings
-from .table import LANCE_ERRORS, LanceTable
+from .table import LanceTable
 
 _OPENING = 8
 _INDEX_CACHE = 256 * 2**20
