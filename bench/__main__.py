@@ -9,6 +9,7 @@ import sys
 BENCHMARKS = {
     "ready": "time from apply to Ready of a VectorIndex, beside the store's own create call",
     "scale": "1,000 VectorIndexes on one store: memory, and calls while nothing changes",
+    "upsert": "records a second of every store, beside the vendor's own helper (STORES=chroma,… for some)",
 }
 
 

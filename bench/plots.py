@@ -51,3 +51,19 @@ def memory(name: str, title: str, samples: Sequence[tuple[float, float]], limit:
     plt.title(title)
     plt.legend(loc="lower right")
     return _save(name)
+
+
+def rates(name: str, title: str, groups: dict[str, dict[str, float]]) -> Path:
+    """Vectors a second, one bar a contestant, one group a store; a logarithmic axis, because stores differ much."""
+    labels = [f"{contestant}  ({store})" for store, found in groups.items() for contestant in found]
+    values = [rate for found in groups.values() for rate in found.values()]
+    colours = ["tab:blue" if label.startswith("vectorwright") else "tab:grey" for label in labels]
+    plt.figure(figsize=(9, 0.32 * len(labels) + 1.4))
+    bars = plt.barh(range(len(labels)), values, color=colours)
+    plt.bar_label(bars, [f"{value:,.0f}" for value in values], padding=3, fontsize=7)
+    plt.yticks(range(len(labels)), labels, fontsize=7)
+    plt.gca().invert_yaxis()
+    plt.xscale("log")
+    plt.xlabel("vectors a second")
+    plt.title(title, fontsize=9)
+    return _save(name)

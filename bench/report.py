@@ -33,6 +33,13 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {name: float(f"{value:.4g}") for name, value in found.items()}
 
 
+def read(name: str) -> dict[str, Any]:
+    """The report of an earlier run; empty where there is none."""
+    path = REPORTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
 def write(name: str, figures: dict[str, Any]) -> Path:
     """Write ``bench/reports/<name>.json`` and return its path."""
     REPORTS.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -118,12 +119,21 @@ def _finish(server: StoreServer) -> None:
     shutil.rmtree(server.base)
 
 
+@contextlib.contextmanager
+def running_store_server(**options: object) -> Iterator[StoreServer]:
+    """A server that ends with the context."""
+    server = _begin(**options)
+    try:
+        yield server
+    finally:
+        _finish(server)
+
+
 @pytest.fixture(scope="session")
 def store_server() -> Iterator[StoreServer]:
     """One server for the whole session: use a folder of your own, and do not stop it (see ``start_store_server``)."""
-    server = _begin()
-    yield server
-    _finish(server)
+    with running_store_server() as server:
+        yield server
 
 
 @pytest.fixture
