@@ -38,7 +38,7 @@ class ChromaSdk:
         import chromadb
 
         self.name = f"chromadb upsert, {size}"
-        settings = Settings(anonymized_telemetry=False)
+        settings = chromadb.config.Settings(anonymized_telemetry=False)
         self._client: Any = chromadb.HttpClient(host=host, port=port, settings=settings)
         self._size = size
 

@@ -60,9 +60,15 @@ def _capabilities(can: Capabilities) -> dict[str, Any]:
     return StoreCapabilities(
         metrics=sorted(can.metrics),
         max_dimension=can.max_dimension,
+        field_types=sorted(can.field_types),
+        list_metadata=can.list_metadata,
+        max_metadata_bytes=can.max_metadata_bytes,
         max_batch_records=can.max_batch_records,
         max_batch_bytes=can.max_batch_bytes,
         aliases=can.aliases,
+        namespaces=can.namespaces,
+        exact_search=can.exact_search,
+        read_after_write=can.read_after_write,
         counts_in_listing=can.counts_in_listing,
     ).dump()
 

@@ -89,12 +89,24 @@ class StoreCapabilities(ApiModel):
     """Distance metrics."""
     max_dimension: int | None = None
     """Largest dimension of a vector."""
+    field_types: list[str] | None = Field(default=None, max_length=20)
+    """Types of metadata fields that searches can filter by."""
+    list_metadata: bool | None = None
+    """Whether metadata values may be lists of strings."""
+    max_metadata_bytes: int | None = None
+    """Largest metadata of a record, as JSON, in bytes."""
     max_batch_records: int | None = None
     """Largest number of records in one write."""
     max_batch_bytes: int | None = None
     """Largest size of one write in bytes."""
     aliases: bool | None = None
     """Whether an index can be reached by a second name."""
+    namespaces: bool | None = None
+    """Whether an index can be divided into namespaces (tenants, partitions)."""
+    exact_search: bool | None = None
+    """Whether an index with default settings compares with every vector."""
+    read_after_write: bool | None = None
+    """Whether a read sees every write that was acknowledged before it."""
     counts_in_listing: bool | None = None
     """Whether one listing tells the vectors of every index."""
 
