@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.ingest import Bench, StaticSource
 
 from vectorwright.api.v1alpha1.ingestionjob import Counts, DeadLetter, Phase
-from vectorwright.ingest import pipeline
+from vectorwright.ingest import run_frame
 from vectorwright.ingest.batching import BoundedQueue, batched, spread
 from vectorwright.ingest.contracts import Entry
 from vectorwright.ingest.planning import Listing
@@ -187,7 +187,7 @@ class TestStopping:
         assert sorted(bench.embedder.embedded) == sorted(f"text {n}" for n in range(2000))
 
     async def test_what_hangs_is_given_up_after_the_grace(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pipeline, "GRACE_SECONDS", 0.3)
+        monkeypatch.setattr(run_frame, "GRACE_SECONDS", 0.3)
         bench = await Bench.make()
         bench.store.delay = 60.0
         run = bench.prepare(StaticSource({"a.txt": "x"}))

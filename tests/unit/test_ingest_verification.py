@@ -12,7 +12,7 @@ from tests.support.ingest import DIMENSION, INDEX, Bench, ScriptedStore, StaticS
 
 from vectorwright.api.v1alpha1.ingestionjob import Phase
 from vectorwright.errors import Retryable
-from vectorwright.ingest import pipeline, verification
+from vectorwright.ingest import run_frame, verification
 from vectorwright.ingest.verification import SAMPLE, Written
 from vectorwright.stores.base import RecordBatch
 from vectorwright.stores.memory import MEMORY_CAPABILITIES
@@ -106,7 +106,7 @@ async def test_a_time_out_or_a_dead_store_is_unverified_never_succeeded(monkeypa
             async for page in super().scroll(name, where, **options):
                 yield page
 
-    monkeypatch.setattr(pipeline, "VERIFY_SECONDS", 0.2)
+    monkeypatch.setattr(run_frame, "VERIFY_SECONDS", 0.2)
     store = Slow()
     bench = await Bench.make(store=store)
     state = await bench.run(DOCUMENTS)

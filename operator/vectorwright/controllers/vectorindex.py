@@ -16,9 +16,11 @@ from .driver import Controller
 
 
 def _dependents(context: Context, key: Key) -> Iterable[Key]:
-    """The jobs that fill this index."""
+    """The jobs that fill this index, and those that copy it."""
     for body in context.cache.all("IngestionJob", key.namespace):
-        if body.get("spec", {}).get("indexRef", {}).get("name") == key.name:
+        spec = body.get("spec", {})
+        copied = spec.get("source", {}).get("vectorIndex", {})
+        if key.name in (spec.get("indexRef", {}).get("name"), copied.get("name")):
             yield Key("IngestionJob", key.namespace, body["metadata"]["name"])
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -58,9 +59,9 @@ class Halt:
 class StoreCalls:
     """Calls to the store within the limits, repeated when they fail for outside reasons."""
 
-    def __init__(self, store: Store, spec: RunSpec, limits: Limits, retrier: Retrier) -> None:
+    def __init__(self, store: Store, index: str, limits: Limits, retrier: Retrier) -> None:
         self.store = store
-        self.index = spec.store.index
+        self.index = index
         self._limits = limits
         self._retrier = retrier
 
@@ -79,17 +80,39 @@ class StoreCalls:
         try:
             return await self._retrier.call(attempt)
         except NotFound as error:
-            raise Terminal(
-                f"index {self.index!r} is gone from the store: {error.message}", reason="IndexLost"
-            ) from None
+            raise self._lost(error) from None
 
-    async def fetch(self, ids: Sequence[str], *, metadata: bool) -> Mapping[str, Record]:
+    def _lost(self, error: NotFound) -> Terminal:
+        return Terminal(f"index {self.index!r} is gone from the store: {error.message}", reason="IndexLost")
+
+    async def scroll(
+        self, *, vectors: bool = False, metadata: bool = True, page: int = 1000
+    ) -> AsyncGenerator[list[Record], None]:
+        """All records, in pages, each within the limits. Not repeated: a scroll that broke off is begun anew.
+
+        Raises Retryable, Terminal (``IndexLost``).
+        """
+        try:
+            await self._limits.requests.take()
+            pages = self.store.scroll(self.index, vectors=vectors, metadata=metadata, page=page)
+            async with aclosing(pages) as opened:  # type: ignore[type-var]
+                async for records in opened:
+                    yield records
+                    await self._limits.requests.take()
+        except NotFound as error:
+            raise self._lost(error) from None
+
+    async def fetch(self, ids: Sequence[str], *, metadata: bool, vectors: bool = False) -> Mapping[str, Record]:
         """The records that exist, of any number of ids."""
         found: dict[str, Record] = {}
         for start in range(0, len(ids), IDS_A_REQUEST):
             part = ids[start : start + IDS_A_REQUEST]
-            found |= await self.call(partial(self.store.fetch, self.index, part, metadata=metadata))
+            found |= await self.call(partial(self.store.fetch, self.index, part, metadata=metadata, vectors=vectors))
         return found
+
+    async def pause(self, attempt: int, after: float | None) -> None:
+        """Wait before something larger than a call is begun anew."""
+        await self._retrier.pause(attempt, after)
 
     async def delete(self, ids: Sequence[str]) -> None:
         """Delete records, at most :data:`IDS_A_REQUEST`."""

@@ -34,6 +34,11 @@ class DeadLetters:
         logger.warning("dead letter", extra={"fields": {"document": key, "reason": reason, "detail": message}})
         self._count(key, reason, message)
 
+    def record(self, record_id: str, reason: str, message: str) -> None:
+        """A record that is copied cannot be kept."""
+        self._progress.counts.vectors_failed += 1
+        self.document(record_id, reason, message)
+
     def chunk(self, item: Item, reason: str, message: str) -> None:
         """A chunk cannot be ingested. Its document counts once, however many of its chunks fail."""
         fields = {"document": item.document.key, "chunk": item.number, "reason": reason, "detail": message}

@@ -126,7 +126,14 @@ def id_digest(record_id: str) -> bytes:
 
 def own_id(record_id: str, capabilities: Capabilities) -> str:
     """The id under which a store keeps a record that came with an id: the same, where the store can hold it."""
-    pattern = capabilities.id_pattern
-    if pattern is None or re.fullmatch(pattern, record_id):
-        return record_id
+    return record_id if holds_id(capabilities.id_pattern, record_id) else foreign_id(record_id)
+
+
+def holds_id(pattern: str | None, record_id: str) -> bool:
+    """Whether a store with this pattern of ids (:attr:`Capabilities.id_pattern`) can hold the id."""
+    return pattern is None or re.fullmatch(pattern, record_id) is not None
+
+
+def foreign_id(record_id: str) -> str:
+    """The id that stands for one that a store cannot hold."""
     return str(uuid.uuid5(_FOREIGN_IDS, record_id))

@@ -56,3 +56,9 @@ class Retrier:
             if self._on_retry is not None:
                 self._on_retry()
             await self._sleep(pause)
+
+    async def pause(self, attempt: int, after: float | None) -> None:
+        """Wait as after a failed attempt, for what is repeated in another way than by :meth:`call`."""
+        if self._on_retry is not None:
+            self._on_retry()
+        await self._sleep(self.delay(attempt, after))

@@ -10,7 +10,7 @@ from vectorwright.errors import Terminal
 from vectorwright.observability.logs import register_secret
 from vectorwright.stores.registry import Connection, StoreCredentials, TlsSettings
 
-from .runspec import RunSpec
+from .runspec import RunSpec, StoreOrigin, StorePlace
 
 _FILES = ("token", "username", "password")
 
@@ -29,14 +29,18 @@ def read_run(directory: Path) -> RunSpec:
             f"{path} is not a run that this version understands ({wrong}): do operator and worker differ in version?"
         )
         raise Terminal(message, reason="InvalidRun") from None
-    if (spec.embedder is None) == (spec.precomputed_field is None):
-        message = f"{path} names {'no origin' if spec.embedder is None else 'two origins'} of the vectors"
+    origins = [origin for origin in (spec.embedder, spec.precomputed_field, spec.source_store) if origin is not None]
+    if len(origins) != 1:
+        message = f"{path} names {'two origins' if origins else 'no origin'} of the vectors"
         raise Terminal(message, reason="InvalidRun")
     return spec
 
 
 def read_secret(directory: Path, use: str) -> StoreCredentials:
-    """The credentials for ``use`` (store, embedder or source). What is absent is None; nothing of it is ever logged."""
+    """The credentials for ``use``: store, source_store, embedder or source.
+
+    What is absent is None; nothing of it is ever logged.
+    """
     values: dict[str, str] = {}
     for name in _FILES:
         path = directory / "credentials" / use / name
@@ -56,12 +60,22 @@ def read_ca(directory: Path, use: str) -> str | None:
 
 
 def store_connection(spec: RunSpec, directory: Path) -> Connection:
-    """How the run's store is reached."""
+    """How the store that the run writes to is reached."""
+    return _connection(spec.store, "store", directory, (spec.batch.workers or 4) + 2)
+
+
+def origin_connection(spec: RunSpec, origin: StoreOrigin, directory: Path) -> Connection:
+    """How the store that a copy reads from is reached."""
+    return _connection(origin, "source_store", directory, (spec.batch.workers or 4) + 2)
+
+
+def _connection(place: StorePlace, use: str, directory: Path, concurrency: int) -> Connection:
     return Connection(
-        provider=spec.store.provider,
-        settings=spec.store.settings,
-        credentials=read_secret(directory, "store"),
-        tls=TlsSettings(read_ca(directory, "store"), spec.store.server_name, spec.store.insecure_skip_verify),
-        timeout=spec.store.timeout,
-        max_concurrency=(spec.batch.workers or 4) + 2,
+        provider=place.provider,
+        settings=place.settings,
+        credentials=read_secret(directory, use),
+        tls=TlsSettings(read_ca(directory, use), place.server_name, place.insecure_skip_verify),
+        timeout=place.timeout,
+        max_concurrency=concurrency,
+        namespace=place.namespace,
     )

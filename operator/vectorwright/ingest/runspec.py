@@ -4,7 +4,8 @@ The operator writes it as JSON (``run.json``); credentials and certificates come
 Secrets in a pod or written with mode 0600 for a child process::
 
     <directory>/run.json
-    <directory>/credentials/<use>/<file>          use: store, embedder, source; file: token, username, password
+    <directory>/credentials/<use>/<file>          use: store, source_store, embedder, source
+                                                  file: token, username, password
     <directory>/tls/<use>/ca.crt
     <directory>/configmap/<key>                   for a ConfigMap source
 """
@@ -21,8 +22,8 @@ from vectorwright.api.v1alpha1.ingestion_source import Source
 from vectorwright.api.v1alpha1.ingestionjob import Batch, Budget, Chunk, Counts, DeadLetter, Parse, Phase, Sync
 
 
-class StoreTarget(ApiModel):
-    """The store and the index to write to."""
+class StorePlace(ApiModel):
+    """An index in its store, and one namespace of it."""
 
     provider: str
     settings: dict[str, Any]
@@ -33,15 +34,32 @@ class StoreTarget(ApiModel):
     requests_per_second: float | None = None
     bytes_per_second: int | None = None
     index: str
-    """Name to write to: the physical index."""
+    """The physical index."""
+    namespace: str = ""
+    """Namespace (tenant, partition) of the index; "" is the default one."""
     incarnation: str
     """The index must still be this one."""
     dimension: int
     metric: str
+    backend_id: str = ""
+    """Identity of the store behind it: two places with one identity share its limits."""
+
+
+class StoreTarget(StorePlace):
+    """Where a run writes."""
+
     fields: dict[str, str] = Field(default_factory=dict)
     """Declared metadata fields and their types."""
     sole_writer: bool = False
-    """Whether this run's source is the only one that writes to the index."""
+    """Whether this run's source is the only one that writes to the index (and the namespace of it)."""
+    made_for_us: bool = False
+    """Whether the index was made by its resource, and so held nothing before."""
+    other_sources: list[str] = Field(default_factory=list)
+    """``vw_source`` of the other jobs that write there."""
+
+
+class StoreOrigin(StorePlace):
+    """Where a copy reads."""
 
 
 class EmbedderTarget(ApiModel):
@@ -75,6 +93,8 @@ class RunSpec(ApiModel):
     budget: Budget = Field(default_factory=Budget)
     max_dead_letters: int | None = None
     store: StoreTarget
+    source_store: StoreOrigin | None = None
+    """Where the records come from, for a copy of another index; then there are neither documents nor embeddings."""
     embedder: EmbedderTarget | None = None
     precomputed_field: str | None = None
     network: NetworkPolicy = Field(default_factory=NetworkPolicy)

@@ -112,7 +112,7 @@ class Verifier:
 
         found = await self._calls.call(listed)
         if found != expected:
-            raise _difference(
+            raise difference(
                 f"of {len(expected):,} records of this source, {len(expected - found):,} are not in the index, and "
                 f"{len(found - expected):,} are there that no run wrote"
             )
@@ -121,7 +121,7 @@ class Verifier:
         async def compare() -> None:
             found = await self._calls.call(count)
             if found != expected:
-                raise _difference(f"the index holds {found:,} records; there should be {expected:,}")
+                raise difference(f"the index holds {found:,} records; there should be {expected:,}")
 
         return compare
 
@@ -130,10 +130,11 @@ class Verifier:
         found = await self._calls.fetch(sample, metadata=False)
         absent = len(sample) - len(found)
         if absent:
-            raise _difference(f"of {len(sample):,} records drawn from those written, {absent:,} are not in the index")
+            raise difference(f"of {len(sample):,} records drawn from those written, {absent:,} are not in the index")
 
 
-def _difference(what: str) -> Retryable:
+def difference(what: str) -> Retryable:
+    """The error of a store that does not hold what it should."""
     return Retryable(
         f"{what}. The next run writes what is missing; if this stays, something else writes records with this source's "
         "name",

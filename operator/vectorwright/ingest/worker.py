@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vectorwright.api.v1alpha1.ingestionjob import Phase
 from vectorwright.errors import Retryable, Terminal, VectorwrightError
@@ -23,13 +24,15 @@ from vectorwright.observability.logs import log_context
 from vectorwright.stores.registry import open_store
 
 from .control_server import Address, ControlServer, serving
+from .copying.run import copy_of
 from .embedders.openai import concurrency
 from .embedders.registry import fingerprint, open_embedder, resolved_revision
 from .limits import Limits
 from .parser_pool import ParserPool
 from .pipeline import Run
 from .progress import termination_message
-from .run_directory import read_ca, read_run, read_secret, store_connection
+from .run_directory import origin_connection, read_ca, read_run, read_secret, store_connection
+from .run_frame import RunFrame
 from .runspec import EXIT_RETRYABLE, EXIT_SUCCESS, EXIT_TERMINAL, RunSpec, RunState
 from .sources.registry import open_source
 
@@ -120,7 +123,7 @@ async def _supervised(spec: RunSpec, options: WorkerOptions) -> RunState:
                 await watching
 
 
-async def _open(spec: RunSpec, directory: Path, limits: Limits, stack: AsyncExitStack) -> Run:
+async def _open(spec: RunSpec, directory: Path, limits: Limits, stack: AsyncExitStack) -> RunFrame[Any]:
     """Open everything that the run needs; the stack closes it."""
 
     async def closing(what: object) -> None:
@@ -130,6 +133,10 @@ async def _open(spec: RunSpec, directory: Path, limits: Limits, stack: AsyncExit
 
     store = open_store(store_connection(spec, directory))
     stack.push_async_callback(closing, store)
+    if spec.source_store is not None:
+        origin = open_store(origin_connection(spec, spec.source_store, directory))
+        stack.push_async_callback(closing, origin)
+        return copy_of(spec, spec.source_store, store=store, origin=origin, limits=limits)
     read_secret(directory, "source")  # so that no line of the log can show it
     source = open_source(spec, directory)
     stack.push_async_callback(closing, source)
@@ -170,7 +177,7 @@ async def _check_fingerprint(spec: RunSpec) -> None:
         )
 
 
-async def _watch(run: Run, limits: Limits, *, told: bool) -> None:
+async def _watch(run: RunFrame[Any], limits: Limits, *, told: bool) -> None:
     """Every second: is the operator there? Every half minute: a line on progress."""
     loop = asyncio.get_running_loop()
     told_at = loop.time()

@@ -10,9 +10,9 @@ import asyncio
 
 import numpy as np
 
-from vectorwright.errors import BatchRejected, BatchTooLarge, Terminal
 from vectorwright.stores.base import RecordBatch
 
+from .batch_writer import BatchWriter
 from .batching import batched, spread
 from .context import RunContext
 from .items import Item
@@ -22,8 +22,6 @@ DEFAULT_RECORDS = 100
 DEFAULT_WORKERS = 4
 LINGER = 1.0
 """Seconds that an incomplete batch waits for more: what was embedded for it would be lost with the process."""
-_HOPELESS = 1000
-"""Records refused one by one, before any was taken, after which the store is to blame."""
 
 
 class Writer:
@@ -36,7 +34,7 @@ class Writer:
         self._records = min(batch.max_records or DEFAULT_RECORDS, store.capabilities.max_batch_records)
         self._bytes = min(batch.max_bytes or store.capabilities.max_batch_bytes, store.capabilities.max_batch_bytes)
         self._workers = batch.workers or DEFAULT_WORKERS
-        self._refused = 0
+        self._batches = BatchWriter(context.calls, context.progress)
 
     @property
     def in_flight(self) -> int:
@@ -83,31 +81,18 @@ class Writer:
             [item.metadata for item in items],
             [item.text or None for item in items],
         )
-        calls = self._context.calls
-        try:
-            await calls.call(lambda: calls.store.upsert(calls.index, batch), size=sum(item.bytes for item in items))
-        except BatchRejected as error:
-            await self._split(items, error)
-        else:
-            await self._wrote(items)
 
-    async def _split(self, items: list[Item], error: BatchRejected) -> None:
-        """Halve what was refused, down to the record to blame."""
-        if len(items) > 1:
-            middle = len(items) // 2
-            await self._write(items[:middle])
-            await self._write(items[middle:])
-            return
-        self._refused += 1
-        if self._refused >= _HOPELESS and not self._context.progress.counts.batches:
-            raise Terminal(f"the store refuses every record: {error.message}", reason="RecordRejected")
-        reason = "RecordTooLarge" if isinstance(error, BatchTooLarge) else error.reason
-        self._context.dead_letters.chunk(items[0], reason, error.message)
-        await self._context.settle(items[0].document)
+        async def wrote(start: int, stop: int) -> None:
+            await self._wrote(items[start:stop])
+
+        async def refused(place: int, reason: str, message: str) -> None:
+            self._context.dead_letters.chunk(items[place], reason, message)
+            await self._context.settle(items[place].document)
+
+        await self._batches.write(batch, [item.bytes for item in items], wrote, refused)
 
     async def _wrote(self, items: list[Item]) -> None:
         context = self._context
-        context.progress.wrote(len(items))
         for item in items:
             self._written.add(item.id, replaces=item.own_id and context.ledger.has_own_id(item.id))
             if item.document.old:

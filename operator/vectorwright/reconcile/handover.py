@@ -35,5 +35,8 @@ class RunInputs:
     def digest(self) -> str:
         """Changes when a file or the way to the store does: 16 hex digits that tell nothing of their contents."""
         content = [(file.path, file.content.hex()) for file in self.files]
-        parts = orjson.dumps([content, self.spec.store.settings], option=orjson.OPT_SORT_KEYS)
+        places = [self.spec.store.settings]
+        if self.spec.source_store is not None:
+            places.append(self.spec.source_store.settings)
+        parts = orjson.dumps([content, *places], option=orjson.OPT_SORT_KEYS)
         return secret_digest(parts, 8)

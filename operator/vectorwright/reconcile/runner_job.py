@@ -28,7 +28,8 @@ class JobRunner:
 
     async def start(self, job: IngestionJob, name: str, inputs: RunInputs) -> None:
         """Create the Job; one that exists is the same run. Raises Terminal where a pod could not reach the store."""
-        if str(inputs.spec.store.settings.get("server", "")).startswith("unix:"):
+        places = (inputs.spec.store, inputs.spec.source_store)
+        if any(place and str(place.settings.get("server", "")).startswith("unix:") for place in places):
             raise Terminal(
                 "this store runs beside the operator, where pods cannot reach it: set spec.runner.type: InProcess, or "
                 "give the VectorStore a server",

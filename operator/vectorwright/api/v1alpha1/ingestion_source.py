@@ -6,7 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .common import ApiModel, Credentials, ResourceName, Tls, exactly_one, rules
+from .common import ApiModel, Credentials, ResourceName, Tls, VectorIndexReference, exactly_one, rules
+
+IndexNamespace = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+"""Name of a namespace (tenant, partition) within an index. What a store takes of it the store decides."""
 
 
 class GitSource(ApiModel):
@@ -80,10 +83,17 @@ class InlineSource(ApiModel):
     """The documents."""
 
 
+class VectorIndexSource(VectorIndexReference):
+    """The records of another index in the same namespace, whatever store it is in."""
+
+    index_namespace: IndexNamespace | None = None
+    """Namespace (tenant, partition) of that index to read. The default one when left out."""
+
+
 class Source(ApiModel):
     """Where the documents come from: exactly one key."""
 
-    model_config = rules(exactly_one("git", "http", "configMap", "inline", where="spec.source"))
+    model_config = rules(exactly_one("git", "http", "configMap", "inline", "vectorIndex", where="spec.source"))
 
     git: GitSource | None = None
     """A git repository."""
@@ -93,3 +103,5 @@ class Source(ApiModel):
     """A ConfigMap."""
     inline: InlineSource | None = None
     """Documents in this resource."""
+    vector_index: VectorIndexSource | None = None
+    """Another index: its records are copied as they are, with ids, vectors, texts and metadata."""

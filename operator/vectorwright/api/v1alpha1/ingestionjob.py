@@ -19,7 +19,7 @@ from .common import (
     unchangeable,
     unchangeable_reference,
 )
-from .ingestion_source import Source
+from .ingestion_source import IndexNamespace, Source
 
 
 class ParserType(StrEnum):
@@ -32,6 +32,7 @@ class ParserType(StrEnum):
     CODE = "code"
     JSON_LINES = "jsonLines"
     CSV = "csv"
+    PARQUET = "parquet"
 
 
 class Parse(ApiModel):
@@ -40,11 +41,12 @@ class Parse(ApiModel):
     type: ParserType | None = None
     """Parser. `auto` (the default) picks by extension and content type."""
     id_field: str | None = Field(default=None, min_length=1, max_length=128)
-    """For JSON lines and CSV: field that holds the id of a record. It is kept as the record's id in the index."""
+    """For JSON lines, CSV and parquet: field that holds the id of a record. It is kept as the id in the index."""
     text_fields: list[str] | None = Field(default=None, max_length=32)
-    """For JSON lines and CSV: fields that make up the text. `text` when left out."""
+    """For JSON lines, CSV and parquet: fields that make up the text. `text` when left out."""
     metadata_fields: list[str] | None = Field(default=None, max_length=64)
-    """For JSON lines and CSV: fields to keep as metadata. None when left out."""
+    """For JSON lines, CSV and parquet: fields to keep as metadata. None when left out; of a parquet file that
+    `vectorwright export` wrote, all."""
     max_document_bytes: int | None = Field(default=None, ge=1, le=1073741824)
     """A larger document goes to the dead letters. 8 MiB (8388608) when left out."""
     timeout: Duration | None = None
@@ -75,7 +77,7 @@ class Chunk(ApiModel):
 
 
 class Precomputed(ApiModel):
-    """Vectors that come with the records (JSON lines)."""
+    """Vectors that come with the records (JSON lines, CSV, parquet)."""
 
     field: str = Field(min_length=1, max_length=128)
     """Field that holds the vector: a list of numbers."""
@@ -92,7 +94,7 @@ class Batch(ApiModel):
     """How records are written."""
 
     max_records: int | None = Field(default=None, ge=1, le=10000)
-    """Records in one write. 100 when left out; never more than the store takes."""
+    """Records in one write. 100 when left out, 500 for copies of an index; never more than the store takes."""
     max_bytes: int | None = Field(default=None, ge=1024, le=67108864)
     """Bytes in one write. What the store takes when left out, 4 MiB where it sets no limit."""
     workers: int | None = Field(default=None, ge=1, le=64)
@@ -184,10 +186,29 @@ class IngestionJobSpec(ApiModel):
     model_config = rules(
         unchangeable_reference("indexRef", "VectorIndex", advice="make a new IngestionJob"),
         unchangeable("sourceName", advice="its documents would be left behind; make a new IngestionJob"),
+        unchangeable("indexNamespace", advice="its records would be left behind; make a new IngestionJob"),
+        (
+            "!has(self.source.vectorIndex) || !(has(self.parse) || has(self.chunk) || has(self.embedding))",
+            (
+                "spec: records of another index are copied as they are; leave out parse, chunk and embedding, or "
+                "choose another source"
+            ),
+        ),
+        (
+            (
+                "!has(self.source.vectorIndex) || self.source.vectorIndex.name != self.indexRef.name || "
+                "(has(self.source.vectorIndex.indexNamespace) ? self.source.vectorIndex.indexNamespace : '') != "
+                "(has(self.indexNamespace) ? self.indexNamespace : '')"
+            ),
+            "spec.source.vectorIndex: an index cannot be copied onto itself",
+        ),
     )
 
     index_ref: VectorIndexReference
     """The index to fill."""
+    index_namespace: IndexNamespace | None = None
+    """Namespace (tenant, partition) of the index that records are written to, in stores that have them. The default
+    one when left out. Immutable."""
     source: Source
     """Where the documents come from: exactly one key."""
     source_name: str | None = Field(
