@@ -39,6 +39,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="FIELD=VALUE",
         help="only records with this metadata; repeatable",
     )
+    parser.add_argument(
+        "--index-namespace", default="", metavar="NAME", help="namespace (tenant, partition) within the index to search"
+    )
     parser.add_argument("--output", choices=("text", "json"), default="text", help="form of the answer")
     add_cluster_flags(parser, "namespace of the VectorIndex")
     parser.set_defaults(run=run)
@@ -92,7 +95,7 @@ async def _search(args: argparse.Namespace) -> list[Match]:
             raise Terminal(f"VectorIndex {args.index} was not reconciled yet", reason="IndexNotReady")
         store = await get_store(cluster, index.spec.store_ref.name)
         vector = await _embed(client, reader_for(client, store), index, args.question)
-        async with await open_described(client, store, data=True) as opened:
+        async with await open_described(client, store, data=True, namespace=args.index_namespace) as opened:
             return await opened.query(name, vector, args.top_k, where)
 
 
