@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 from tests.contract.providers.base import SECRET, Provider
 from tests.contract.providers.chroma import Chroma
+from tests.contract.providers.lance_s3 import LanceS3
 from tests.contract.providers.pgvector import Pgvector
-from tests.contract.providers.served import Lance, Memory
+from tests.contract.providers.pinecone import Pinecone
+from tests.contract.providers.served import Faiss, Lance, Memory
 
 __all__ = ["CREDENTIAL_PROVIDERS", "HTTP_PROVIDERS", "NAMESPACE_PROVIDERS", "PROVIDERS", "SECRET", "Provider"]
 
@@ -15,7 +17,10 @@ PROVIDERS: Mapping[str, type[Provider]] = {
     "chroma": Chroma,
     "pgvector": Pgvector,
     "lance": Lance,
+    "faiss": Faiss,
+    "lance-s3": LanceS3,
     "memory": Memory,
+    "pinecone": Pinecone,
 }
 HTTP_PROVIDERS = [name for name, provider in PROVIDERS.items() if provider.speaks_http]
 CREDENTIAL_PROVIDERS = [name for name, provider in PROVIDERS.items() if provider.checks_credentials]

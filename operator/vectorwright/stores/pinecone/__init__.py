@@ -1,0 +1,1 @@
+"""Pinecone, through its own SDK. The store itself is in :mod:`.store`."""
