@@ -1,10 +1,17 @@
-"""Fixtures of the contract suite: every test that asks for ``store`` runs once a provider."""
+"""Fixtures of the contract suite: every test that asks for ``store`` runs once a provider.
+
+A test that is not for every store says so by a mark, and is reported as not applicable with the reason where a store's
+capabilities say so: ``@pytest.mark.needs("aliases")``, ``@pytest.mark.needs(namespaces=False)``. What the server of a
+provider cannot do is said in ``Provider.cannot``, by ``@pytest.mark.needs_server("restart")``. There is no other way to
+skip a test.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from tests.contract import report
 from tests.contract.data import definition
 from tests.contract.providers import PROVIDERS, Provider
 
@@ -14,10 +21,34 @@ from vectorwright.stores.registry import Connection, open_store
 StoreFactory = Callable[[Connection | None], Store]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    report.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*present, **as_said): capabilities that a store needs for this check")
+    config.addinivalue_line("markers", "needs_server(*abilities): see Provider.cannot")
+    report.register(config)
+
+
 @pytest.fixture(params=list(PROVIDERS))
 def provider(request: pytest.FixtureRequest) -> Provider:
     """A provider with an empty place for this test."""
-    return PROVIDERS[request.param](request)
+    request.node.user_properties.append((report.PROVIDER, request.param))
+    made = PROVIDERS[request.param](request)
+    _skip_where_not_applicable(request, made)
+    return made
+
+
+def _skip_where_not_applicable(request: pytest.FixtureRequest, provider: Provider) -> None:
+    needs = list(request.node.iter_markers("needs"))
+    reason = report.not_applicable(needs, provider.capabilities()) if needs else None
+    for mark in request.node.iter_markers("needs_server"):
+        for ability in mark.args:
+            if ability in provider.cannot:
+                reason = reason or f"{report.NOT_APPLICABLE}{provider.cannot[ability]}"
+    if reason is not None:
+        pytest.skip(reason)
 
 
 @pytest.fixture

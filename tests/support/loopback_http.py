@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ class Response:
     """What to answer. ``delay`` is seconds before the first byte.
 
     ``cut_after`` ends the connection after so many bytes of the body, though its whole length was announced; 0 ends it
-    before any answer.
+    before any answer. ``reset`` ends it without an answer and without a farewell, as a crashed peer or a firewall does.
     """
 
     body: bytes = b""
@@ -33,6 +34,7 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0
     cut_after: int | None = None
+    reset: bool = False
 
 
 class LoopbackHttp:
@@ -64,6 +66,10 @@ class LoopbackHttp:
                 self._send(answer(request))
 
             def _send(self, response: Response) -> None:
+                if response.reset:
+                    owner._server.reset(self.connection)
+                    self.close_connection = True
+                    return
                 if owner._closing.wait(response.delay) or response.cut_after == 0:
                     self.close_connection = True
                     return
@@ -110,7 +116,14 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._connections: set[socket.socket] = set()
+        self._resets: set[socket.socket] = set()
         self._guard = threading.Lock()
+
+    def reset(self, connection: socket.socket) -> None:
+        """End a connection by RST as soon as its handler is done."""
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with self._guard:
+            self._resets.add(connection)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._guard:
@@ -120,7 +133,12 @@ class _Server(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         with self._guard:
             self._connections.discard(request)
-        super().shutdown_request(request)
+            reset = request in self._resets
+            self._resets.discard(request)
+        if reset:
+            self.close_request(request)  # without shutdown(), which says farewell
+        else:
+            super().shutdown_request(request)
 
     def drop_connections(self) -> None:
         with self._guard:

@@ -28,6 +28,7 @@ from .base import (
     StoreInfo,
     Vectors,
 )
+from .faiss.settings import FAISS_CAPABILITIES
 from .filters import Filter
 from .lance.settings import LANCE_CAPABILITIES
 from .memory import MEMORY_CAPABILITIES
@@ -36,7 +37,6 @@ from .remote_http import StoreServerApi
 from .server_checks import check_batch_form, check_name
 from .wire import (
     WireError,
-    decode_error,
     decode_frame,
     decode_records,
     encode_batch,
@@ -56,7 +56,11 @@ MAX_REQUEST = 80 * 2**20
 """Bytes that a store server takes in one request."""
 _IDS_A_REQUEST = 10_000
 _PAGE = 10_000
-_CAPABILITIES: Mapping[str, Capabilities] = {"lance": LANCE_CAPABILITIES, "memory": MEMORY_CAPABILITIES}
+_CAPABILITIES: Mapping[str, Capabilities] = {
+    "faiss": FAISS_CAPABILITIES,
+    "lance": LANCE_CAPABILITIES,
+    "memory": MEMORY_CAPABILITIES,
+}
 
 T = TypeVar("T")
 
@@ -180,7 +184,7 @@ class RemoteStore(StoreWithoutNamespaces):
                 if "end" in header:
                     return
                 if "error" in header:
-                    raise self._decoded(partial(decode_error, header["error"]))
+                    raise self._decoded(partial(self._api.told, header["error"]))
                 yield self._records(frame)[0]
         raise self._api.stranger()
 

@@ -15,11 +15,14 @@ from vectorwright.errors import Retryable, Terminal, VectorwrightError
 
 from .http_errors import UNEXPECTED_ANSWER, status_error, transport_error
 from .registry import Connection
+from .safe_text import safe_text
 from .tls import ssl_context
 from .wire import WireError, decode_error, decode_json
 
 _LENGTH = struct.Struct("<I")
 _MAX_FRAME = 2**30
+_MAX_MESSAGE = 800
+"""Characters of an error that a store server tells: its own messages are shorter."""
 
 
 class StoreServerApi:
@@ -173,7 +176,16 @@ class StoreServerApi:
         if not response.headers.get("content-type", "").startswith("application/json"):
             return None
         try:
-            body: Mapping[str, Any] = decode_json(response.content)
-            return decode_error(body)
+            return self.told(decode_json(response.content))
         except WireError:
             return None
+
+    def told(self, body: Mapping[str, Any]) -> VectorwrightError:
+        """The error that a store server told. Raises WireError.
+
+        Who is asked may be somebody else who only looks like one, so its text is bounded and without the token.
+        """
+        error = decode_error(body)
+        error.message = safe_text(error.message, (self._token,), _MAX_MESSAGE)
+        error.args = (error.message,)
+        return error

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
+import orjson
 import pytest
+from tests.support.loopback_http import Response
 
-from vectorwright.stores.base import Setting
+from vectorwright.stores.base import Capabilities, Setting
 from vectorwright.stores.filters import Filter
-from vectorwright.stores.registry import Connection
+from vectorwright.stores.registry import Connection, open_store
 
 SECRET = "s3cret-that-never-shows"
+JSON = {"Content-Type": "application/json"}
+_CAPABILITIES: dict[type[Provider], Capabilities] = {}
 
 
 class Provider(ABC):
@@ -23,13 +29,18 @@ class Provider(ABC):
     """Whether the fault proxy can stand in front of it: then ``origin`` is needed."""
     speaks_grpc = False
     """Whether some of its calls go over gRPC: then ``grpc_port`` is needed."""
+    speaks_postgres = False
+    """Whether it speaks PostgreSQL's protocol: then ``postgres_address`` is needed."""
     checks_credentials = False
     """Whether the server itself refuses wrong credentials; the proxy does it for those that do not."""
     has_namespaces = False
     """Whether its indexes can be divided into namespaces."""
+    cannot: ClassVar[Mapping[str, str]] = {}
+    """What the server of the tests cannot do → why: ``restart`` (see :meth:`restart`), ``identity`` (tell two addresses
+    of one backend from two backends)."""
     namespaced: ClassVar[Mapping[str, Setting]] = {}
     """Settings that an index needs at creation to be divided."""
-    tuned: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    tuned: ClassVar[Mapping[str, tuple[Setting, Setting]]] = {}
     """Mutable settings and two values to change between."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
@@ -57,6 +68,31 @@ class Provider(ABC):
     def grpc_port(self) -> int:
         """Where the gRPC API of the server is, on 127.0.0.1, for the proxy."""
         raise NotImplementedError(f"{self.name} does not speak gRPC")
+
+    def postgres_address(self) -> tuple[str, int]:
+        """Where the PostgreSQL server is, for the proxy."""
+        raise NotImplementedError(f"{self.name} does not speak PostgreSQL's protocol")
+
+    def restart(self) -> None:
+        """Stop the server in good order and start it again at the same addresses; see ``cannot``."""
+        raise NotImplementedError(f"{self.name} says neither how its server is restarted nor why it cannot be")
+
+    def refusal(self, status: int, text: str) -> Response:
+        """An HTTP answer with an error in the form of the store itself, for the fault proxy. ``text`` is hostile."""
+        return Response(orjson.dumps({"error": str(status), "message": text}), status, JSON)
+
+    def capabilities(self) -> Capabilities:
+        """What the store says that it can do before anybody was asked."""
+        kind = type(self)
+        if kind not in _CAPABILITIES:
+            # A thread has an event loop of its own: SDKs may need one to be opened, and that of the test is not theirs.
+            with ThreadPoolExecutor(1) as apart:
+                _CAPABILITIES[kind] = apart.submit(lambda: asyncio.run(self._capabilities())).result()
+        return _CAPABILITIES[kind]
+
+    async def _capabilities(self) -> Capabilities:
+        async with open_store(self.connection()) as store:
+            return store.capabilities
 
     def may_refuse(self, where: Filter) -> bool:
         """Whether this store cannot express the filter, and says so. Nothing is refused by default."""

@@ -6,9 +6,11 @@ import secrets
 from typing import ClassVar
 
 import httpx
+import orjson
 import pytest
-from tests.contract.providers.base import SECRET, Provider
+from tests.contract.providers.base import JSON, SECRET, Provider
 from tests.support.chroma import ChromaServer
+from tests.support.loopback_http import Response
 
 from vectorwright.stores.filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range
 from vectorwright.stores.registry import Connection, StoreCredentials
@@ -41,6 +43,14 @@ class Chroma(Provider):
 
     def origin(self) -> str:
         return self.server.url
+
+    def restart(self) -> None:
+        self.server.stop()
+        self.server.start()
+
+    def refusal(self, status: int, text: str) -> Response:
+        kinds = {404: "NotFoundError", 409: "UniqueConstraintError", 401: "AuthError", 403: "AuthError"}
+        return Response(orjson.dumps({"error": kinds.get(status, "InternalError"), "message": text}), status, JSON)
 
     def may_refuse(self, where: Filter) -> bool:
         return _cannot_be_said_in_chroma(where, negated=False)

@@ -16,6 +16,7 @@ from vectorwright.stores.registry import Connection, StoreCredentials
 
 class Pgvector(Provider):
     name = "pgvector"
+    speaks_postgres = True
     checks_credentials = True
     tuned: ClassVar = {"hnsw.m": (8, 12), "hnsw.ef_construction": (32, 40)}
 
@@ -40,3 +41,10 @@ class Pgvector(Provider):
 
     def wrong_credentials(self) -> Connection:
         return replace(self.connection(), credentials=StoreCredentials(username=self.server.user, password=SECRET))
+
+    def postgres_address(self) -> tuple[str, int]:
+        return self.server.host, self.server.port
+
+    def restart(self) -> None:
+        self.server.stop()
+        self.server.start()

@@ -6,11 +6,15 @@ import secrets
 from dataclasses import replace
 from typing import ClassVar
 
+import orjson
 import pytest
-from tests.contract.providers.base import SECRET, Provider
+from tests.contract.providers.base import JSON, SECRET, Provider
+from tests.support.loopback_http import Response
 from tests.support.store_server import StoreServer
 
+from vectorwright.errors import BatchTooLarge, Conflict, NotFound, Retryable, Terminal, VectorwrightError
 from vectorwright.stores.registry import Connection, StoreCredentials
+from vectorwright.stores.wire import encode_error
 
 
 class Served(Provider):
@@ -25,6 +29,23 @@ class Served(Provider):
 
     def origin(self) -> str:
         return self.server.url
+
+    def restart(self) -> None:
+        self.server.stop()
+        self.server.start()
+
+    def refusal(self, status: int, text: str) -> Response:
+        refusals: dict[int, VectorwrightError] = {
+            401: Terminal(text, reason="AccessDenied"),
+            403: Terminal(text, reason="AccessDenied"),
+            404: NotFound(text),
+            409: Conflict(text, reason="AlreadyExists"),
+            413: BatchTooLarge(text),
+        }
+        if status == 429:  # of a proxy: the store server itself has no such limit
+            return Response(text.encode(), status, {"Content-Type": "text/plain"})
+        body = encode_error(refusals.get(status, Retryable(text)))[1]
+        return Response(orjson.dumps(body), status, JSON)
 
     def wrong_credentials(self) -> Connection:
         return replace(self.connection(), credentials=StoreCredentials(token=f"not {SECRET}"))
@@ -47,6 +68,25 @@ class Lance(Served):
         del grpc_port
         settings = {"server": f"http://{host}:{port}", "path": self.folder}
         return Connection("lance", settings, credentials=StoreCredentials(token=self.server.token))
+
+
+class Faiss(Served):
+    """Over TCP, in a folder of its own, beside Lance tables in the same directory."""
+
+    name = "faiss"
+    tuned: ClassVar = {"ivf.lists": (4, 8), "ivf.probes": (2, 3)}
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        super().__init__(request)
+        self.folder = f"test-{secrets.token_hex(6)}"
+
+    def connection(self) -> Connection:
+        return self.at(self.server.host, self.server.port)
+
+    def at(self, host: str, port: int, grpc_port: int | None = None) -> Connection:
+        del grpc_port
+        settings = {"server": f"http://{host}:{port}", "path": self.folder}
+        return Connection("faiss", settings, credentials=StoreCredentials(token=self.server.token))
 
 
 class Memory(Served):

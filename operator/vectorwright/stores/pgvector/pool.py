@@ -27,6 +27,7 @@ from vectorwright.errors import Retryable, Terminal, VectorwrightError
 from ..registry import Connection
 from ..tls import ssl_context
 from .codec import teach, teach_vectors
+from .deadline import deadline
 from .errors import connection_error, statement_error
 
 DEFAULT_PORT = 5432
@@ -135,7 +136,7 @@ class ConnectionPool:
             link = await self._take(seconds)
             clean = False
             try:
-                async with asyncio.timeout((seconds or self.timeout) + GRACE_SECONDS):
+                with deadline(link.connection, (seconds or self.timeout) + GRACE_SECONDS):
                     yield link
                 clean = True
             except TimeoutError:
@@ -188,6 +189,7 @@ class ConnectionPool:
             self._ca_file = None
 
     async def _connect(self, seconds: float) -> Link:
+        started = time.monotonic()
         try:
             async with asyncio.timeout(self.timeout):
                 connection = await psycopg.AsyncConnection.connect(
@@ -197,11 +199,12 @@ class ConnectionPool:
                     prepare_threshold=None,  # prepared statements do not survive a pooler in between
                     **await self._parameters(),
                 )
-                try:
+            try:
+                with deadline(connection, started + self.timeout - time.monotonic()):
                     return await self._set_up(connection, seconds)
-                except BaseException:
-                    await connection.close()
-                    raise
+            except BaseException:
+                await connection.close()
+                raise
         except TimeoutError:
             raise Retryable(f"{self.endpoint} did not answer within {self.timeout:g} s", reason="Timeout") from None
         except psycopg.Error as error:
