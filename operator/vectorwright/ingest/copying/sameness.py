@@ -18,10 +18,13 @@ def canonical(metadata: Metadata) -> bytes:
 
 
 def same_vector(wanted: Vectors, found: Vectors, *, scaled: bool) -> bool:
-    """Whether two vectors of shape (d,) are equal; ``scaled``: the store scales what it is given to length 1."""
-    if not scaled:
-        return np.array_equal(wanted, found)
-    if wanted.shape != found.shape:
+    """Whether two vectors of shape (d,) are equal.
+
+    ``scaled``: the store scales what it is given to length 1, at once (Qdrant) or after a while (Chroma).
+    """
+    if np.array_equal(wanted, found):
+        return True
+    if not scaled or wanted.shape != found.shape:
         return False
     length = float(np.linalg.norm(wanted.astype(np.float64)))
     if not length:

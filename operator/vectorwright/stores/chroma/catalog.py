@@ -57,6 +57,8 @@ CAPABILITIES = Capabilities(
     name_pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,510}[A-Za-z0-9]$",
     mutable_settings={f"hnsw.{name}": ChangeClass.SAFE for name in MUTABLE},
     list_metadata=True,
+    # Not at once: a vector is kept as it came until it is built into the HNSW index, some hundred writes later.
+    normalises=True,
     rotation_strategies=frozenset({"Generate"}),
     filter_limits=(
         "It has no datetime fields and no ranges of strings.",
