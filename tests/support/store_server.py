@@ -22,7 +22,9 @@ StartStoreServer = Callable[..., "StoreServer"]
 
 
 class StoreServer:
-    """A store server with everything on: a memory store, and tables in ``base / "tables"``, all behind ``token``.
+    """A store server with everything on: a memory store, Lance tables and FAISS indexes in ``base / "tables"``.
+
+    All are behind ``token``.
 
     It can be stopped or killed, and started again at the same addresses. With ``folders`` (the default) every folder
     that a client names is a store of its own, which gives each test an empty one.
@@ -58,7 +60,8 @@ class StoreServer:
         tokens.write_text(f"{self.token}\n")
         command: list[str | Path] = [sys.executable, "-m", "vectorwright", "store-server", "--log-format", "text"]
         command += ["--listen", f"{self.host}:{self.port}", "--unix", self.unix, "--token-file", tokens]
-        command += ["--memory", "--lance", self.tables, *(["--lance-folders"] if self._folders else []), *self._flags]
+        command += ["--memory", "--lance", self.tables, "--faiss", self.tables]
+        command += [*(["--lance-folders", "--faiss-folders"] if self._folders else []), *self._flags]
         path = os.pathsep.join(filter(None, (str(ROOT / "operator"), os.environ.get("PYTHONPATH"))))
         process = ManagedProcess.start(
             command, log=self.base / "log", env={**os.environ, "PYTHONPATH": path}, grace=30, remove=self.base

@@ -1,4 +1,4 @@
-"""``vectorwright store-server``: own a directory of Lance tables, or a store in memory, and serve them."""
+"""``vectorwright store-server``: own Lance tables, FAISS indexes or a store in memory, and serve them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 from vectorwright.errors import Terminal
 from vectorwright.observability.logs import configure_logging
 from vectorwright.settings import BindAddress
-from vectorwright.stores.server.hosting import Hosted
+from vectorwright.stores.server.hosting import Hosted, HostedDirectory
 from vectorwright.stores.server.memory import limit_memory
 
 _DESCRIPTION = (
-    "Own a directory of Lance tables, a store in memory, or both, and serve them over HTTP. A directory has one owner: "
-    "a second server on it is refused. A write is acknowledged when it is on the disk. SIGTERM ends it in good order."
+    "Own a directory of Lance tables, one of FAISS indexes, a store in memory, or several of them, and serve them over "
+    "HTTP. A directory has one owner: a second server on it is refused. A write is acknowledged when it is on the "
+    "disk. SIGTERM ends it in good order."
 )
 
 
@@ -34,6 +35,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--lance-folders",
         action="store_true",
         help="clients name a folder below DIR, each a store of its own (for trials: the operator runs it so)",
+    )
+    parser.add_argument("--faiss", type=Path, metavar="DIR", help="directory of FAISS indexes, or the same; as above")
+    parser.add_argument("--faiss-folders", action="store_true", help="as --lance-folders, below the DIR of --faiss")
+    parser.add_argument(
+        "--faiss-memory",
+        type=_mebibytes,
+        metavar="MIB",
+        help="memory that all FAISS indexes together may take (default: three quarters of what there is)",
+    )
+    parser.add_argument(
+        "--encryption-key-file",
+        type=Path,
+        metavar="FILE",
+        help="encrypt FAISS indexes at rest (AES-256-GCM): a key of 32 bytes, raw, base64 or hexadecimal; further "
+        "lines are older keys, to read with",
     )
     parser.add_argument("--memory", action="store_true", help="a store in memory, gone when the server stops")
     parser.add_argument(
@@ -75,23 +91,42 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+def _mebibytes(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 2**30:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of MiB, 1 or more")
+    return int(text) << 20
+
+
+def _directory(path: Path | None, folders: bool, name: str) -> HostedDirectory | None:
+    if path is None and folders:
+        raise Terminal(f"--{name}-folders needs --{name} DIR", reason="InvalidSettings")
+    return None if path is None else HostedDirectory(path, folders)
+
+
 def run(args: argparse.Namespace) -> int:
     """Exit status: 0 when it was told to stop, 1 when it cannot start, 2 for a wrong command line."""
     # The server's own libraries are loaded only here: --help answers at once.
     from vectorwright.stores.server.run import ServerSettings, serve  # noqa: PLC0415
 
-    settings = ServerSettings(
-        hosted=Hosted(args.lance, folders=args.lance_folders, memory=args.memory, fsync=not args.no_fsync),
-        listen=args.listen,
-        unix=args.unix,
-        token_file=args.token_file,
-        tls_cert=args.tls_cert,
-        tls_key=args.tls_key,
-        insecure=args.insecure,
-        lock_wait=args.lock_wait,
-        exit_on_stdin_eof=args.exit_on_stdin_eof,
-    )
     try:
+        settings = ServerSettings(
+            hosted=Hosted(
+                lance=_directory(args.lance, args.lance_folders, "lance"),
+                faiss=_directory(args.faiss, args.faiss_folders, "faiss"),
+                memory=args.memory,
+                fsync=not args.no_fsync,
+                encryption_key_file=args.encryption_key_file,
+                faiss_memory=args.faiss_memory,
+            ),
+            listen=args.listen,
+            unix=args.unix,
+            token_file=args.token_file,
+            tls_cert=args.tls_cert,
+            tls_key=args.tls_key,
+            insecure=args.insecure,
+            lock_wait=args.lock_wait,
+            exit_on_stdin_eof=args.exit_on_stdin_eof,
+        )
         settings.check()
     except Terminal as error:
         print(f"vectorwright store-server: {error.message}", file=sys.stderr)

@@ -119,7 +119,7 @@ class LocalStoreServers:
 
     async def _spawn(self, path: Path) -> Process:
         command: list[str | Path] = [sys.executable, "-m", "vectorwright", "store-server", "--unix", path]
-        command += ["--lance", self._root, "--lance-folders", "--memory"]
+        command += ["--lance", self._root, "--lance-folders", "--faiss", self._root, "--faiss-folders", "--memory"]
         command += ["--exit-on-stdin-eof", "--lock-wait", str(_LOCK_WAIT)]
         # Its pipe is the sign of our life: the system closes it whichever way this process ends.
         return await asyncio.create_subprocess_exec(

@@ -204,6 +204,10 @@ def _frame(body: bytes) -> web.Response:
 async def _health(request: web.Request) -> web.Response:
     if request.app[HOSTED].broken:
         return web.Response(text="a table takes no more writes: this process has to be started again\n", status=503)
+    damaged = request.app[HOSTED].damaged
+    if damaged:
+        # It works: what was damaged is a matter for people, and no restart would mend it.
+        return web.Response(text=f"ok\ndamaged indexes: {damaged}; the log and their statistics say what\n")
     return web.Response(text="ok\n")
 
 

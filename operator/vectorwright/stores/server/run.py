@@ -52,10 +52,10 @@ class ServerSettings:
     def check(self) -> None:
         """Raise Terminal (``InvalidSettings``) where the settings make no sense together."""
         problem = None
-        if self.hosted.lance is None and not self.hosted.memory:
-            problem = "nothing to serve: give --lance DIR, --memory or both"
-        elif self.hosted.folders and self.hosted.lance is None:
-            problem = "--lance-folders needs --lance DIR"
+        if not self.hosted.directories and not self.hosted.memory:
+            problem = "nothing to serve: give --lance DIR, --faiss DIR, --memory or several of them"
+        elif self.hosted.faiss is None and (self.hosted.encryption_key_file or self.hosted.faiss_memory):
+            problem = "--encryption-key-file and --faiss-memory need --faiss DIR"
         elif self.listen is None and self.unix is None:
             problem = "nowhere to listen: give --listen HOST:PORT, --unix PATH or both"
         elif (self.tls_cert is None) is not (self.tls_key is None):
@@ -86,8 +86,8 @@ async def serve(settings: ServerSettings, ready: Callable[[list[str]], None]) ->
     context = _tls(settings)
     stop = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
-        if settings.hosted.lance is not None:
-            lock = DirectoryLock(settings.hosted.lance, settings.lock_wait)
+        for directory in sorted({one.path.resolve() for one in settings.hosted.directories.values()}):
+            lock = DirectoryLock(directory, settings.lock_wait)
             await asyncio.to_thread(lock.acquire)
             stack.callback(lock.release)
         hosted = HostedStores(settings.hosted)
