@@ -3,12 +3,15 @@
 pytest_plugins = [
     "tests.support.cluster",
     "tests.support.chroma",
+    "tests.support.milvus",
     "tests.support.git",
     "tests.support.http_files",
     "tests.support.openai",
+    "tests.support.s3",
     "tests.support.store_server",
     "tests.support.tls",  # before postgres, which imports it: pytest rewrites a plugin's asserts at its first import
     "tests.support.postgres",
     "tests.support.vectorwright",
+    "tests.support.weaviate",
     "tests.support.workers",
 ]

@@ -26,6 +26,7 @@ PROVIDERS: Mapping[str, type[Provider]] = {
     "pinecone": Pinecone,
     "weaviate": Weaviate,
 }
-HTTP_PROVIDERS = [name for name, provider in PROVIDERS.items() if provider.speaks_http]
+HTTP_PROVIDERS = [name for name, provider in PROVIDERS.items() if provider.speaks_http and not provider.speaks_grpc]
+"""Those all of whose calls go over HTTP."""
 CREDENTIAL_PROVIDERS = [name for name, provider in PROVIDERS.items() if provider.checks_credentials]
 NAMESPACE_PROVIDERS = [name for name, provider in PROVIDERS.items() if provider.has_namespaces]

@@ -1,0 +1,136 @@
+"""Real Weaviate servers on loopback, built once from Go modules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from deploy.devcluster.gobuild import ensure_built
+from deploy.devcluster.processes import ManagedProcess, free_port, on_free_port, wait_for
+from deploy.servers.go_programs import weaviate_program
+
+_START_SECONDS = 90.0
+"""Weaviate answers after 2 s; more on a machine whose cores are all busy."""
+
+
+class WeaviateServer:
+    """A Weaviate server of one node that keeps its data in ``directory``.
+
+    It can be stopped and started again on the same ports. With ``api_key`` it refuses everybody who does not show it.
+    """
+
+    def __init__(
+        self, program: Path, directory: Path, port: int, *, api_key: str | None = None, remove: Path | None = None
+    ) -> None:
+        self.directory = directory
+        self.host = "127.0.0.1"
+        self.port = port
+        self.grpc_port, *self._inner_ports = (free_port() for _ in range(5))
+        self._program = program
+        self._api_key = api_key
+        self._remove = remove
+        self._process: ManagedProcess | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def process(self) -> ManagedProcess:
+        """The running program. Raises RuntimeError when the server is stopped."""
+        if self._process is None:
+            raise RuntimeError("this Weaviate server is stopped")
+        return self._process
+
+    def start(self) -> None:
+        """Start the server (again) and return when it answers. Nothing happens when it runs."""
+        if self._process is not None:
+            return
+        process = ManagedProcess.start(
+            [self._program, "--host", self.host, "--port", str(self.port), "--scheme", "http"],
+            log=self.directory.with_name(self.directory.name + ".log"),
+            env=self._environment(),
+            grace=10,
+            remove=self._remove,
+        )
+        try:
+            wait_for(self._answers, what=f"Weaviate on {self.url}", timeout=_START_SECONDS, process=process, every=0.2)
+        except BaseException:
+            process.stop()
+            raise
+        self._process = process
+
+    def _environment(self) -> dict[str, str]:
+        environment = {
+            **os.environ,
+            "PERSISTENCE_DATA_PATH": str(self.directory),
+            "GRPC_PORT": str(self.grpc_port),
+            # One node, whose parts speak to each other over loopback alone.
+            "CLUSTER_HOSTNAME": "node1",
+            "CLUSTER_ADVERTISE_ADDR": self.host,
+            "CLUSTER_BIND_ADDR": self.host,
+            "CLUSTER_GOSSIP_BIND_PORT": str(self._inner_ports[0]),
+            "CLUSTER_DATA_BIND_PORT": str(self._inner_ports[1]),
+            "RAFT_PORT": str(self._inner_ports[2]),
+            "RAFT_INTERNAL_RPC_PORT": str(self._inner_ports[3]),
+            "RAFT_BOOTSTRAP_EXPECT": "1",
+            "RAFT_ENABLE_ONE_NODE_RECOVERY": "true",
+            "DEFAULT_VECTORIZER_MODULE": "none",
+            "DISABLE_TELEMETRY": "true",
+            "LOG_LEVEL": "warning",
+            "GO_PROFILING_DISABLE": "true",
+            "PROMETHEUS_MONITORING_ENABLED": "false",
+        }
+        if self._api_key is None:
+            environment["AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED"] = "true"
+        else:
+            environment |= {
+                "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "false",
+                "AUTHENTICATION_APIKEY_ENABLED": "true",
+                "AUTHENTICATION_APIKEY_ALLOWED_KEYS": self._api_key,
+                "AUTHENTICATION_APIKEY_USERS": "vectorwright",
+            }
+        return environment
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/v1/.well-known/ready", timeout=2, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> None:
+        """Stop the server in good order; its data and its port stay for ``start()``."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        self.process.kill()
+        self._process = None
+
+
+def start_weaviate_server(
+    directory: Path,
+    port: int | None = None,
+    *,
+    api_key: str | None = None,
+    remove: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> WeaviateServer:
+    """A running server on ``port``, or on a free one; its program is built first where that was never done.
+
+    ``remove`` is a directory to delete should this process die without stopping the server. Raises GoBuildError where
+    there is no Go.
+    """
+    program = ensure_built(weaviate_program(), progress)
+
+    def begin(port: int) -> WeaviateServer:
+        server = WeaviateServer(program, directory, port, api_key=api_key, remove=remove)
+        server.start()
+        return server
+
+    directory.mkdir(parents=True, exist_ok=True)
+    return on_free_port(begin) if port is None else begin(port)

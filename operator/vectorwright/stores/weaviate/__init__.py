@@ -1,0 +1,1 @@
+"""Weaviate: collections over its REST API, records over its gRPC API."""
