@@ -27,8 +27,8 @@ import pytest
 from vectorwright.errors import BatchRejected, Conflict, NotFound, Retryable, Terminal
 from vectorwright.stores.base import FieldDefinition, IndexDefinition, Metadata, OwnershipMark, RecordBatch, Store
 from vectorwright.stores.filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
-from vectorwright.stores.lance import contents as lance_contents
 from vectorwright.stores.lance import files as lance_files
+from vectorwright.stores.lance import index_state as lance_index_state
 from vectorwright.stores.lance import reading as lance_reading
 from vectorwright.stores.lance import table as lance_table
 from vectorwright.stores.lance import upkeep as lance_upkeep
@@ -473,7 +473,7 @@ async def until(is_so: Callable[[], object]) -> None:
 async def test_a_vector_index_is_built_grows_and_goes(
     open_root: OpenLance, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    for module in (lance_contents, lance_upkeep):
+    for module in (lance_index_state, lance_upkeep):
         monkeypatch.setattr(module, "MIN_INDEXED_ROWS", 300)
     monkeypatch.setattr(lance_table, "IDLE_AFTER", 0.05)
     store = await open_root()

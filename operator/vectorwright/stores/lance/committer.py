@@ -53,6 +53,11 @@ class Committer:
         """Whether the task ended by itself: the process must be started again."""
         return self._task is not None and self._task.done() and not self._closing
 
+    @property
+    def waiting(self) -> bool:
+        """Whether more changes wait for the one that is being made."""
+        return bool(self._queue)
+
     async def write(self, rows: pa.Table) -> None:
         """Write rows; returns after the commit that holds them."""
         await self._submit(rows)

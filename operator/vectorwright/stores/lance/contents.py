@@ -17,10 +17,11 @@ from ..base import FieldDefinition, IndexDescription, Setting
 from ..filters import Filter
 from .filters import column_name, id_list, translate
 from .ids import KnownIds
+from .index_state import described, serving
 from .reading import IDS_A_REQUEST, Reader
 from .schema import META_KEY, column_field, decode_meta, encode_meta, field_types, new_field_rows
-from .settings import EXACT, INDEX_STATE, INDEX_TYPE, IVF_PQ, MIN_INDEXED_ROWS
-from .upkeep import Backlog, Versions, backlog_of, build_index, index_due, serving, vector_indexes
+from .settings import INDEX_TYPE, IVF_PQ
+from .upkeep import Backlog, Versions, backlog_of, build_index, index_due, vector_indexes
 
 LANCE_ERRORS = (RuntimeError, ValueError, OSError, pa.lib.ArrowException)
 """What the library raises. Their texts hold paths and addresses: they are logged or translated, never sent as they are.
@@ -28,19 +29,6 @@ LANCE_ERRORS = (RuntimeError, ValueError, OSError, pa.lib.ArrowException)
 _IDS_A_DELETE = 10_000
 _REFINE = 10
 """Times as many candidates are compared by their true vectors where an index holds compressed ones."""
-
-
-def described(description: IndexDescription, indexes: Sequence[str], count: int) -> IndexDescription:
-    """The description of a table, with its exact count and what became of its vector index."""
-    settings = description.settings
-    if settings.get(INDEX_TYPE, EXACT) == EXACT:
-        state = "exact"
-    elif serving(settings, indexes):
-        state = "built"
-    else:
-        state = f"exact until {MIN_INDEXED_ROWS} vectors" if count < MIN_INDEXED_ROWS else "exact, building"
-    told = {**settings, INDEX_TYPE: settings.get(INDEX_TYPE, EXACT), INDEX_STATE: state}
-    return replace(description, settings=told, count=count)
 
 
 def reader_of(handle: Any, description: IndexDescription, indexes: Sequence[str], *, mixed: bool) -> Reader:

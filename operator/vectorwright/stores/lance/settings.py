@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from vectorwright.errors import Terminal
 
@@ -11,12 +12,19 @@ from ..server_checks import check_settings
 
 INDEX_TYPE = "index_type"
 NUM_PARTITIONS = "num_partitions"
+COMPACT_AFTER = "compaction.min_commits"
+VERSIONS_KEEP = "versions.keep_seconds"
 INDEX_STATE = "index_state"
 """Told in descriptions, never set: ``exact`` or ``built``, and what an index that was asked for waits for."""
 
 EXACT, IVF_PQ, IVF_HNSW_SQ = "none", "ivfPq", "ivfHnswSq"
 INDEX_TYPES = (EXACT, IVF_PQ, IVF_HNSW_SQ)
 MAX_PARTITIONS = 65_536
+
+COMMITS_RANGE = (8, 512)
+KEEP_VERSIONS_SECONDS = 3600
+"""Seconds that an old version of a table in a bucket is kept for those who still read it."""
+KEEP_RANGE = (300, 30 * 86_400)
 
 MIN_INDEXED_ROWS = 10_000
 """Rows below which no vector index is built: exact search of as many takes milliseconds, and the quantiser needs
@@ -32,6 +40,29 @@ LANCE_CAPABILITIES = Capabilities(
     filtered_count=True,
     exact_search=True,
 )
+
+BUCKET_CAPABILITIES = replace(
+    LANCE_CAPABILITIES,
+    mutable_settings={
+        **LANCE_CAPABILITIES.mutable_settings,
+        COMPACT_AFTER: ChangeClass.SAFE,
+        VERSIONS_KEEP: ChangeClass.SAFE,
+    },
+)
+"""A table in a bucket: the same, and what its writers do beside writing."""
+
+
+def check_bucket_settings(settings: Mapping[str, Setting]) -> None:
+    """The same for a table in a bucket."""
+    check_settings(settings, BUCKET_CAPABILITIES.mutable_settings)
+    for name, (least, most) in ((COMPACT_AFTER, COMMITS_RANGE), (VERSIONS_KEEP, KEEP_RANGE)):
+        value = settings.get(name, least)
+        if type(value) is not int or not least <= value <= most:
+            raise Terminal(
+                f"setting {name}: {str(value)[:100]} is not a whole number from {least} to {most}",
+                reason="InvalidSetting",
+            )
+    check_lance_settings({key: value for key, value in settings.items() if key not in (COMPACT_AFTER, VERSIONS_KEEP)})
 
 
 def check_lance_settings(settings: Mapping[str, Setting]) -> None:

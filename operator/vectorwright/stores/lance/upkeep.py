@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,8 +11,9 @@ from datetime import timedelta
 from typing import Any
 
 from ..base import Setting
+from .index_state import index_name, of_settings
 from .reading import DISTANCES
-from .settings import EXACT, INDEX_TYPE, IVF_PQ, MIN_INDEXED_ROWS, NUM_PARTITIONS, sub_vectors
+from .settings import INDEX_TYPE, IVF_PQ, MIN_INDEXED_ROWS, NUM_PARTITIONS, sub_vectors
 
 MIN_COMMITS = 64
 """Commits before files are merged: up to here they slow a commit by less than a third."""
@@ -61,13 +61,15 @@ class Backlog:
         self.commits += 1
         self.rows += rows
 
-    def is_due(self, total: int) -> bool:
-        """Whether files should be merged now.
+    def is_due(self, total: int, after: int | None = None) -> bool:
+        """Whether files should be merged now, at the earliest ``after`` that many commits.
 
         A merge may write the whole table anew (Lance merges files up to a million rows), so it waits until half of the
         table is new: then every row is rewritten about twice in its life, whatever the size of the table.
         """
-        return self.commits >= MAX_COMMITS or (self.commits >= MIN_COMMITS and self.rows * 2 >= total)
+        return self.commits >= MAX_COMMITS or (
+            self.commits >= (MIN_COMMITS if after is None else after) and self.rows * 2 >= total
+        )
 
 
 async def backlog_of(handle: Any) -> Backlog:
@@ -89,32 +91,6 @@ async def compact(handle: Any, versions: Versions, name: str) -> None:
     _log.debug("index %s: files merged in %.2f s", name, time.monotonic() - began)
 
 
-def index_name(settings: Mapping[str, Setting], rows: int) -> str | None:
-    """The name of the vector index that these settings ask for over as many rows; None for exact search.
-
-    Its last part grows by one whenever the rows are four times as many: partitions and quantiser that were learned from
-    few rows serve many badly, so the index is then learned anew.
-    """
-    kind = settings.get(INDEX_TYPE, EXACT)
-    return None if kind == EXACT else f"{_family(settings)}{int(math.log(max(rows, 1), 4))}"
-
-
-def _family(settings: Mapping[str, Setting]) -> str:
-    return f"vector_{settings.get(INDEX_TYPE, EXACT)}_{settings.get(NUM_PARTITIONS, 'auto')}_"
-
-
-def _of_settings(settings: Mapping[str, Setting], present: Sequence[str]) -> list[str]:
-    """Of the indexes that are there, those with these settings, largest first."""
-    family = _family(settings)
-    found = [name for name in present if name.startswith(family)]
-    return sorted(found, key=lambda name: int(name.removeprefix(family)), reverse=True)
-
-
-def serving(settings: Mapping[str, Setting], present: Sequence[str]) -> bool:
-    """Whether queries use a vector index: one of these settings is there."""
-    return settings.get(INDEX_TYPE, EXACT) != EXACT and bool(_of_settings(settings, present))
-
-
 async def vector_indexes(handle: Any) -> list[str]:
     """The names of the vector indexes that a table has."""
     return [one.name for one in await handle.list_indices() if one.columns == ["vector"]]
@@ -131,8 +107,8 @@ def index_changes(settings: Mapping[str, Setting], present: Sequence[str], rows:
     wanted = index_name(settings, rows)
     if wanted is None:
         return [], None
-    best = _of_settings(settings, present)[:1]
-    if rows < MIN_INDEXED_ROWS or (best and _of_settings(settings, [*best, wanted])[0] in best):
+    best = of_settings(settings, present)[:1]
+    if rows < MIN_INDEXED_ROWS or (best and of_settings(settings, [*best, wanted])[0] in best):
         return best, None
     return [], wanted
 
