@@ -39,6 +39,7 @@ class Pinecone(Provider):
             request.addfinalizer(lambda: asyncio.run(_clear()))
             return
         self.double = PineconeDouble({SECRET: "p1a2b3c"})
+        self.double.knobs.bare_hosts = True
         request.addfinalizer(self.double.close)
 
     def connection(self) -> Connection:

@@ -62,7 +62,8 @@ class ControlPlane:
 
     def host(self, index: Index, at: str) -> str:
         """Where the data plane of an index is."""
-        return f"{at}/{index.name}-{self.project}.svc.double"
+        scheme = "" if self._knobs.bare_hosts else "http://"
+        return f"{scheme}{at}/{index.name}-{self.project}.svc.double"
 
     def _told(self, index: Index, at: str) -> dict[str, Any]:
         dense = {"type": "dense_vector", "dimension": index.dimension, "metric": index.metric}

@@ -21,6 +21,8 @@ class Knobs:
     """Added to every answer."""
     whole_numbers: bool = False
     """Whether doubles without a fraction are written without one (10 and not 10.0): JSON allows both."""
+    bare_hosts: bool = False
+    """Whether hosts of indexes are told without a scheme, as the service does: the SDK then takes them for https."""
     max_indexes: int = 100
     """Serverless indexes of a project."""
     knows_dry_run: bool = True
