@@ -21,6 +21,7 @@ from tests.contract.providers.pgvector import Pgvector
 from vectorwright.errors import BatchRejected, NotFound, Terminal
 from vectorwright.stores.base import FieldDefinition, IndexDefinition, Metadata, Store
 from vectorwright.stores.filters import And, Eq, Filter, Range
+from vectorwright.stores.pgvector import tables
 from vectorwright.stores.pgvector.filters import condition
 from vectorwright.stores.pgvector.store import PgvectorStore
 
@@ -45,6 +46,13 @@ def comment_of(raw: psycopg.Connection[Any], table: str) -> str | None:
     assert row is not None
     comment: str | None = row[0]
     return comment
+
+
+async def build(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build the vector index of ``docs``, as if its few rows were enough."""
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "ENOUGH", 1)
+        await store.update_index("docs", {})
 
 
 def indexes_of(raw: psycopg.Connection[Any], table: str) -> list[tuple[str, bool]]:
@@ -119,7 +127,7 @@ async def test_a_name_that_postgres_would_cut_is_not_found(docs: Store, raw: psy
     with pytest.raises(NotFound):
         await docs.count(name + "n")
     assert await docs.count(name) == 0
-    assert indexes_of(raw, name)
+    assert raw.execute("SELECT count(*) FROM pg_indexes WHERE tablename = %s", [name]).fetchone() == (7,)
 
 
 async def test_names_and_values_are_never_sql(docs: Store, raw: psycopg.Connection[Any]) -> None:
@@ -184,12 +192,18 @@ async def test_filters_use_the_indexes_of_fields(
     ],
 )
 async def test_searches_use_the_index_of_vectors(
-    store: Store, raw: psycopg.Connection[Any], dimension: int, settings: dict[str, int], expected: str | None
+    store: Store,
+    raw: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    dimension: int,
+    settings: dict[str, int],
+    expected: str | None,
 ) -> None:
     made = await store.create_index(IndexDefinition("docs", dimension, "cosine", settings=settings))
     assert made.settings.items() >= settings.items()
     written = batch(200, dimension=dimension)
     await store.upsert("docs", written)
+    await build(store, monkeypatch)
     assert isinstance(store, PgvectorStore)
     async with store._on("docs") as (link, table):
         nearest = store._nearest(link, table, "cosine", dimension, 5, sql.SQL("true"), vectors=False)
@@ -220,15 +234,57 @@ async def test_settings_of_two_methods_or_no_numbers_are_refused(store: Store) -
         with pytest.raises(Terminal) as refused:
             await store.create_index(replace(definition(), settings=settings))
         assert refused.value.reason == "InvalidSetting"
-    with pytest.raises(Terminal):
-        await store.create_index(replace(definition(), settings={"hnsw.m": 1_000}))
+    for wrong in ({"hnsw.m": 1_000}, {"hnsw.m": 64, "hnsw.ef_construction": 100}, {"ivfflat.lists": 0}):
+        with pytest.raises(Terminal) as refused:
+            await store.create_index(replace(definition(), settings=wrong))
+        assert refused.value.reason == "InvalidSetting"
     with pytest.raises(Terminal):
         await store.create_index(replace(definition(dimension=5_000), settings={"hnsw.m": 8}))
     assert await store.list_indexes() == []
 
 
-async def test_a_rebuild_leaves_one_index_and_takes_broken_ones_away(docs: Store, raw: psycopg.Connection[Any]) -> None:
+async def test_a_vector_index_is_built_when_there_are_rows_enough(docs: Store, raw: psycopg.Connection[Any]) -> None:
+    settings = {"hnsw.m": 16, "hnsw.ef_construction": 64}
+    await docs.upsert("docs", batch(100))
+    few = await docs.describe_index("docs")
+    assert (few.settings, few.unbuilt) == (settings, False)
+    await docs.update_index("docs", {})
+    assert indexes_of(raw, "docs") == []
+    raw.execute(
+        "INSERT INTO docs SELECT 'g' || n, ARRAY[n, 2, 3, 4, 5, 6, 7, 8]::real[]::vector, NULL, '{}' "
+        "FROM generate_series(101, 10000) AS n"
+    )
+    many = await docs.describe_index("docs")
+    assert (many.settings, many.unbuilt, many.count) == (settings, True, 10_000)
+    await docs.update_index("docs", {})
+    ((_, valid),) = indexes_of(raw, "docs")
+    assert valid
+    built = await docs.describe_index("docs")
+    assert (built.settings, built.unbuilt, built.incarnation) == (settings, False, many.incarnation)
+    # Whoever drops it by hand gets it back.
+    raw.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(indexes_of(raw, "docs")[0][0])))
+    assert (await docs.describe_index("docs")).unbuilt
+
+
+async def test_settings_of_an_index_that_is_not_built_yet_are_kept_for_it(
+    docs: Store, raw: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await docs.update_index("docs", {"hnsw.m": 8})
+    assert indexes_of(raw, "docs") == []
+    assert (await docs.describe_index("docs")).settings == {"hnsw.m": 8, "hnsw.ef_construction": 64}
+    await docs.update_index("docs", {"ivfflat.lists": 3})
+    await docs.upsert("docs", batch(20))
+    await build(docs, monkeypatch)
+    ((name, _),) = indexes_of(raw, "docs")
+    assert "ivfflat" in name
+    assert (await docs.describe_index("docs")).settings == {"ivfflat.lists": 3}
+
+
+async def test_a_rebuild_leaves_one_index_and_takes_broken_ones_away(
+    docs: Store, raw: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     await docs.upsert("docs", batch(50))
+    await build(docs, monkeypatch)
     raw.execute("CREATE INDEX broken ON docs USING hnsw (embedding vector_cosine_ops)")
     raw.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'broken'::regclass")
     before = indexes_of(raw, "docs")

@@ -20,6 +20,7 @@ from vectorwright.api.v1alpha1.vectorindex import AdoptionPolicy, OnLost, Update
 from vectorwright.reconcile.index_plan import (
     CHECKS,
     AdoptIndex,
+    BuildIndex,
     CreateIndex,
     DesiredIndex,
     ObservedIndex,
@@ -603,3 +604,11 @@ def test_nothing_of_others_is_touched_and_nothing_is_above_the_ceiling(
     ):
         assert there.count == 0
         assert there.count_exact
+
+
+def test_a_vector_index_that_was_put_off_is_built_unless_a_run_goes_on() -> None:
+    ready = found(unbuilt=True, count=20_000)
+    assert plan(desired(), known(ready)) == Plan(actions=(BuildIndex(),))
+    assert plan(desired(), known(ready, filling=True)) == Plan()
+    assert plan(desired(manages=False), known(ready)) == Plan()
+    assert plan(desired(read_only=True), known(ready)) == Plan()

@@ -125,7 +125,7 @@ def test_a_persons_comment_survives(text: str) -> None:
 
 
 def test_our_comment_is_read_back() -> None:
-    ours = Comment("a/b/c", "fp", "cosine", {"word": "keyword"}, "1234", "theirs")
+    ours = Comment("a/b/c", "fp", "cosine", {"word": "keyword"}, "1234", {"hnsw.m": 8}, "theirs")
     assert Comment.parse(ours.text()) == ours
     assert Comment.parse(None) == Comment()
     assert Comment().text() is None

@@ -7,7 +7,8 @@ a listing wakes exactly the indexes that differ; a restart changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,14 @@ from vectorwright.api.v1alpha1 import VectorIndex
 from vectorwright.errors import Conflict, Retryable, Terminal
 from vectorwright.reconcile import sessions, vectorindex
 from vectorwright.reconcile.cache import Key
-from vectorwright.stores.base import ChangeClass, FieldDefinition, IndexDefinition, IndexDescription, OwnershipMark
+from vectorwright.stores.base import (
+    ChangeClass,
+    FieldDefinition,
+    IndexDefinition,
+    IndexDescription,
+    OwnershipMark,
+    Setting,
+)
 from vectorwright.stores.memory import MemoryStore
 
 MINE = OwnershipMark(INSTALLATION, NAMESPACE, "docs")
@@ -570,6 +578,41 @@ async def test_an_index_that_holds_vectors_may_not_where_listings_carry_no_count
     world.backend(memory=_uncounted())
     await with_model(world, 1)
     assert world.conditions()["Stalled"] == ("True", "ModelMismatch")
+
+
+class _PutsOff(MemoryStore):
+    """Has a vector index to build when it is told so."""
+
+    unbuilt = False
+
+    async def describe_index(self, name: str) -> IndexDescription:
+        return replace(await super().describe_index(name), unbuilt=self.unbuilt)
+
+    async def list_indexes(self) -> list[IndexDescription]:
+        return [replace(one, unbuilt=self.unbuilt) for one in await super().list_indexes()]
+
+    async def update_index(
+        self, name: str, settings: Mapping[str, Setting], new_fields: Sequence[FieldDefinition] = ()
+    ) -> None:
+        await super().update_index(name, settings, new_fields)
+        self.unbuilt = False
+
+
+async def test_a_vector_index_that_was_put_off_is_built_after_the_run(world: World) -> None:
+    memory = _PutsOff(replace(DURABLE, aliases=False))
+    world.backend(memory=memory)
+    await ready(world)
+    builds = world.backend().made("update_index")
+    memory.unbuilt = True
+    job = resource("IngestionJob", "fill", {"indexRef": {"name": "docs"}}, uid="u-fill")
+    world.context.cache.put("IngestionJob", {**job, "status": {"run": {"id": "fill-1"}}})
+    await world.tick()
+    assert world.backend().made("update_index") == builds
+    world.context.cache.drop(Key("IngestionJob", NAMESPACE, "fill"), "u-fill")
+    await world.tick()
+    assert world.backend().made("update_index") == builds + Counter(update_index=1)
+    assert "Building" in world.events.reasons("docs")
+    assert world.conditions()["Ready"] == ("True", "Ready")
 
 
 class _Uncounted(MemoryStore):

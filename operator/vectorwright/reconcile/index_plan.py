@@ -61,6 +61,8 @@ class ObservedIndex:
     """Another resource with an older claim on the same index, as a person would name it."""
     alias_target: str | None = None
     """What the alias points at, where the store has aliases."""
+    filling: bool = False
+    """Whether a run writes to the index now."""
 
 
 class Verdict(Enum):
@@ -124,7 +126,14 @@ class PointAlias:
     change_class: ChangeClass = ChangeClass.SAFE
 
 
-Action = CreateIndex | AdoptIndex | RestoreMark | UpdateSettings | PointAlias
+@dataclass(frozen=True, slots=True)
+class BuildIndex:
+    """Build the vector index that was put off until there were enough vectors."""
+
+    change_class: ChangeClass = ChangeClass.SAFE
+
+
+Action = CreateIndex | AdoptIndex | RestoreMark | UpdateSettings | BuildIndex | PointAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +393,8 @@ def plan(desired: DesiredIndex, observed: ObservedIndex) -> Plan:
                 max(differences.classes, key=lambda change_class: change_class.rank),
             )
         )
+    if found.unbuilt and desired.may_change and not observed.filling:
+        actions.append(BuildIndex())
     if uses_alias and observed.alias_target != desired.definition.name and desired.may_change:
         actions.append(alias)
     return Plan(actions=tuple(actions), drift=tuple(differences.drift))

@@ -20,6 +20,7 @@ from .index_deletion import finalize
 from .index_plan import (
     Action,
     AdoptIndex,
+    BuildIndex,
     CreateIndex,
     DesiredIndex,
     Drift,
@@ -121,6 +122,7 @@ async def _observed(
         known_owned=index.status.adopted is not None,
         claimant=claimant(context, index, session) if index.spec.manages else None,
         alias_target=session.aliases.get(client_name(index)),
+        filling=_is_filled_now(context, index),
     )
 
 
@@ -152,6 +154,15 @@ def _filled_since(context: Context, index: VectorIndex) -> bool:
     """Whether a run ended since the last pass: a listing from before it tells the number of vectors wrong."""
     ended, known = last_ingested(context, Key("VectorIndex", *index.key)), index.status.last_ingested_at
     return ended is not None and (known is None or datetime.fromisoformat(ended) > known)
+
+
+def _is_filled_now(context: Context, index: VectorIndex) -> bool:
+    """Whether a run of an IngestionJob writes to it."""
+    return any(
+        (body.get("status") or {}).get("run")
+        for body in context.cache.all("IngestionJob", index.metadata.namespace)
+        if body.get("spec", {}).get("indexRef", {}).get("name") == index.metadata.name
+    )
 
 
 def _kept_status(index: VectorIndex) -> Status:
@@ -207,6 +218,10 @@ async def _apply(
                 name = description.name if description else client_name(index)
                 await store.update_index(name, settings, new_fields)
                 description = await session.describe(name)
+            case BuildIndex():
+                name = description.name if description else client_name(index)
+                await store.update_index(name, {})
+                description = await session.describe(name)
             case PointAlias(alias, target):
                 await store.set_alias(alias, target)
                 session.aliases[alias] = target
@@ -241,5 +256,9 @@ def _announce(context: Context, key: Key, action: Action, drift: tuple[Drift, ..
         case UpdateSettings():
             mended = ", ".join(f"{item.field} {item.observed} → {item.desired}" for item in drift if item.mended)
             context.events.normal(subject, "DriftCorrected", f"set in the store: {mended}")
+        case BuildIndex():
+            context.events.normal(
+                subject, "Building", "there are enough vectors: building the vector index beside the traffic"
+            )
         case PointAlias(alias, target):
             context.events.normal(subject, "AliasSet", f"alias {alias} points at {target}")

@@ -187,8 +187,8 @@ def _differing(
             name = body.get("status", {}).get("physicalName")
             if name in listing or session.aliases.get(body["spec"].get("indexName") or body["metadata"]["name"]):
                 found.append(index)
-        elif listing.get(seen.name) != seen or _alias_moved(context, session, body):
-            found.append(index)
+        elif seen.unbuilt or listing.get(seen.name) != seen or _alias_moved(context, session, body):
+            found.append(index)  # an unbuilt one waits for the end of a run
     return found
 
 

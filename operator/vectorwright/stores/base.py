@@ -181,6 +181,9 @@ class IndexDescription:
     count: int | None = None
     """Number of vectors, where the listing tells it."""
     count_exact: bool = True
+    unbuilt: bool = False
+    """Whether its vector index was put off, and there are enough vectors now to build it: until then searches compare
+    with every vector. :meth:`Store.update_index` builds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +268,10 @@ class Store(Protocol):
     async def update_index(
         self, name: str, settings: Mapping[str, Setting], new_fields: Sequence[FieldDefinition] = ()
     ) -> None:
-        """Change mutable settings and add metadata fields; nothing else is touched. Raises NotFound."""
+        """Change mutable settings, add metadata fields, build a vector index that is ``unbuilt``. Touch nothing else.
+
+        Raises NotFound, Terminal.
+        """
         ...
 
     async def set_mark(self, name: str, mark: OwnershipMark | None, model_fingerprint: str | None) -> None:

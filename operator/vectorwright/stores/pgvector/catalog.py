@@ -29,6 +29,7 @@ from .pool import ConnectionPool, Link
 from .sql import (
     KNOWN_SETTINGS,
     OPERATORS,
+    ann_comment,
     ann_index,
     ann_settings,
     create_table,
@@ -37,7 +38,7 @@ from .sql import (
     index_name,
     reserved_indexes,
 )
-from .tables import Comment, Table, listing
+from .tables import ENOUGH, Comment, Table, listing
 
 CAPABILITIES = Capabilities(
     metrics=frozenset(OPERATORS),
@@ -53,7 +54,12 @@ BUILD_SECONDS = 3_600.0
 """Seconds that an index may be built for. The server stops when we are gone (client_connection_check_interval)."""
 BUILD_LOCK_SECONDS = 60
 """Seconds that a build waits for transactions that are older than it."""
-SMALL = 10_000
+BUILD_MEMORY_KIB = 256 * 1024
+"""Memory that a build asks for at most, where the server's own maintenance_work_mem is less: a graph that does not fit
+is built many times slower (pgvector's README)."""
+GRAPH_BYTES = 6
+"""Bytes a number of a vector that a graph takes while it is built: four for the number, and its share of the edges."""
+SMALL = ENOUGH
 """Rows up to which describing an index counts them."""
 
 
@@ -92,16 +98,19 @@ class PgvectorCatalog(StoreWithoutAliases, StoreWithoutNamespaces):
     async def describe_index(self, name: str) -> IndexDescription:
         """One table. Up to 10,000 rows are counted exactly. Raises NotFound."""
         async with self._pool.link() as link:
-            table = await self._resolve(link, name)
-            some = sql.SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS few").format(
-                self._identifier(name), sql.Literal(SMALL + 1)
-            )
-            (count,) = await link.one(some)
+            return (await self._counted(link, name)).describe()
+
+    async def _counted(self, link: Link, name: str) -> Table:
+        table = await self._resolve(link, name)
+        some = sql.SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS few").format(
+            self._identifier(name), sql.Literal(SMALL + 1)
+        )
+        (count,) = await link.one(some)
         exact = count <= SMALL
-        return table.counted(count if exact else max(count, table.count or 0), exact=exact).describe()
+        return table.counted(count if exact else max(count, table.count or 0), exact=exact)
 
     async def create_index(self, definition: IndexDefinition) -> IndexDescription:
-        """Make a table with its indexes, all or nothing. Raises Conflict when the name is taken, Terminal."""
+        """Make a table, all or nothing; its vector index is built when it holds enough. Raises Conflict, Terminal."""
         check_definition(definition, self.capabilities, KNOWN_SETTINGS)
         ann = ann_settings(definition.settings, definition.dimension)
         comment = Comment(
@@ -110,6 +119,7 @@ class PgvectorCatalog(StoreWithoutAliases, StoreWithoutNamespaces):
             metric=definition.metric,
             fields={field.name: field.type for field in definition.fields},
             identity=secrets.token_hex(8),
+            ann=None if ann is None else ann_comment(*ann),
         )
         await ensure_extension(self._pool)
         try:
@@ -120,8 +130,6 @@ class PgvectorCatalog(StoreWithoutAliases, StoreWithoutNamespaces):
                     await execute(statement)
                 for field in definition.fields:
                     await execute(field_index(self._schema, definition.name, field, concurrently=False))
-                if ann is not None:
-                    await execute(self._ann_index(link, definition, *ann))
                 await self._write_comment(link, definition.name, comment)
         except Conflict:
             raise Conflict(
@@ -130,7 +138,7 @@ class PgvectorCatalog(StoreWithoutAliases, StoreWithoutNamespaces):
         return await self.describe_index(definition.name)
 
     def _ann_index(
-        self, link: Link, definition: IndexDefinition, method: str, options: Mapping[str, int], *, rebuilt: bool = False
+        self, link: Link, definition: IndexDefinition, method: str, options: Mapping[str, int]
     ) -> sql.Composed:
         return ann_index(
             self._schema,
@@ -142,54 +150,78 @@ class PgvectorCatalog(StoreWithoutAliases, StoreWithoutNamespaces):
             options=options,
             dimension=definition.dimension,
             metric=definition.metric,
-            concurrently=rebuilt,
+            concurrently=True,
         )
 
     async def update_index(
         self, name: str, settings: Mapping[str, Setting], new_fields: Sequence[FieldDefinition] = ()
     ) -> None:
-        """Build the vector index anew, and indexes for fields, beside the traffic. Raises NotFound, Terminal.
+        """Build the vector index, for the first time or anew, and indexes for fields, beside the traffic.
 
+        Raises NotFound, Terminal.
         A build may take an hour. One that broke off leaves an index that searches do not use; the next one drops it.
         """
         check_settings(settings, KNOWN_SETTINGS)
         check_fields(new_fields, self.capabilities)
         async with self._pool.link() as link:
-            table = await self._resolve(link, name)
-        if not settings and not new_fields:
+            table = await self._counted(link, name)
+        if not settings and not new_fields and not table.unbuilt:
             return
         async with self._pool.link(seconds=BUILD_SECONDS) as link:
             await link.one(
                 sql.SQL("SELECT set_config('lock_timeout', {}, false)").format(str(BUILD_LOCK_SECONDS * 1000))
             )
-            if settings:
-                await self._rebuild(link, table, settings)
-            if new_fields:
-                await self._add_fields(link, table, new_fields)
+            await self._build(link, table, settings)
+            await self._index_fields(link, table, new_fields)
+        if new_fields:
+            # With the patience of an ordinary request: only the build may take an hour.
+            added = {field.name: field.type for field in new_fields}
+            async with self._pool.link() as link:
+                await self._change_comment(
+                    link, name, lambda comment: replace(comment, fields={**(comment.fields or {}), **added})
+                )
 
-    async def _rebuild(self, link: Link, table: Table, settings: Mapping[str, Setting]) -> None:
+    async def _build(self, link: Link, table: Table, settings: Mapping[str, Setting]) -> None:
+        """The vector index with these settings and, of the others, those that it has; nothing where that is so."""
+        if not settings and not table.unbuilt:
+            return
         if table.dimension is None or table.metric is None:
             raise Terminal(
                 f"index {table.name}: its dimension or metric is not known, so no vector index can be made: say "
                 "vector(n) in its column, and make the first index by hand",
                 reason="UnsupportedTable",
             )
-        present = dict(table.index.settings) if table.index else {}
-        method = next(iter(settings)).partition(".")[0]
+        present = table.settings
+        method = next(iter(settings or present)).partition(".")[0]
         wanted = {key: value for key, value in present.items() if key.startswith(f"{method}.")} | dict(settings)
         ann = ann_settings(wanted, table.dimension)
-        if ann is None or wanted == present:
+        if ann is None or (wanted == present and not table.unbuilt):
             return
+        if table.index is not None or table.unbuilt or table.comment.ann is None:
+            await self._build_now(link, IndexDefinition(table.name, table.dimension, table.metric), table, *ann)
+        if table.comment.ann is not None:
+            await self._change_comment(link, table.name, lambda comment: replace(comment, ann=ann_comment(*ann)))
+
+    async def _build_now(
+        self, link: Link, definition: IndexDefinition, table: Table, method: str, options: Mapping[str, int]
+    ) -> None:
+        """A new index beside the traffic, then the old one goes; first what a build that broke off has left."""
         for broken in table.indexes:
             if not broken.valid:
                 await link.connection.execute(drop_index(self._schema, broken.name))
-        definition = IndexDefinition(table.name, table.dimension, table.metric)
-        await link.connection.execute(self._ann_index(link, definition, *ann, rebuilt=True))
+        needed = GRAPH_BYTES * definition.dimension * max(table.count or 0, 1) >> 10
+        await link.one(
+            sql.SQL(
+                "SELECT set_config('maintenance_work_mem', greatest(setting::bigint, least({}, {}))::text, false) "
+                "FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem'"
+            ).format(sql.Literal(needed), sql.Literal(BUILD_MEMORY_KIB))
+        )
+        await link.connection.execute(self._ann_index(link, definition, method, options))
         for old in table.indexes:
             if old.valid:
                 await link.connection.execute(drop_index(self._schema, old.name))
 
-    async def _add_fields(self, link: Link, table: Table, new_fields: Sequence[FieldDefinition]) -> None:
+    async def _index_fields(self, link: Link, table: Table, new_fields: Sequence[FieldDefinition]) -> None:
         declared = table.comment.fields or {}
         for field in new_fields:
             if declared.get(field.name, field.type) != field.type:
@@ -202,10 +234,6 @@ class PgvectorCatalog(StoreWithoutAliases, StoreWithoutNamespaces):
                 # Left over from a build that broke off, if it is there.
                 await link.connection.execute(drop_index(self._schema, index_name(table.name, field.name)))
                 await link.connection.execute(field_index(self._schema, table.name, field, concurrently=True))
-        added = {field.name: field.type for field in new_fields}
-        await self._change_comment(
-            link, table.name, lambda comment: replace(comment, fields={**(comment.fields or {}), **added})
-        )
 
     async def set_mark(self, name: str, mark: OwnershipMark | None, model_fingerprint: str | None) -> None:
         """Write or remove mark and fingerprint in the table's comment; a person's comment stays inside.

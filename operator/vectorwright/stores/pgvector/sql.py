@@ -8,8 +8,9 @@ add one would rewrite the table under an exclusive lock, where an index is built
 - keyword: GIN, which finds a string alone and in a list; integer, float, bool: btree on the value
 - datetime: btree on the text by code point, which is the order of RFC 3339 in UTC
 
-Vectors: HNSW unless IVFFlat is asked for. pgvector indexes ``vector`` up to 2,000 dimensions, ``halfvec`` up to 4,000;
-between the two the index is made on the halves and the nearest are ranked again by the whole. Above, search is exact.
+Vectors: HNSW unless IVFFlat is asked for, built once there are rows enough (:data:`.tables.ENOUGH`). pgvector indexes
+``vector`` up to 2,000 dimensions, ``halfvec`` up to 4,000; between the two the index is made on the halves and the
+nearest are ranked again by the whole. Above, search is exact.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ MAX_INDEXED_HALF = 4_000
 """Dimensions that pgvector indexes as ``vector`` and as ``halfvec`` (its README)."""
 OPERATORS: Mapping[str, LiteralString] = {"cosine": "<=>", "dotproduct": "<#>", "euclidean": "<->"}
 """Metric → operator, whose value is smaller for what is nearer: 1 - cosine, minus the inner product, the distance."""
+BOUNDS: Mapping[str, tuple[int, int]] = {
+    "hnsw.m": (2, 100),
+    "hnsw.ef_construction": (4, 1_000),
+    "ivfflat.lists": (1, 32_768),
+}
+"""What pgvector takes (its README). Checked before there is an index: it may be built days later."""
 _CLASSES: Mapping[str, str] = {"cosine": "cosine_ops", "dotproduct": "ip_ops", "euclidean": "l2_ops"}
 
 
@@ -91,6 +98,7 @@ def ann_settings(settings: Mapping[str, Setting], dimension: int) -> tuple[str, 
     methods = {name.partition(".")[0] for name in settings} or {"hnsw"}
     if len(methods) > 1:
         raise Terminal("an index is either hnsw or ivfflat: set one of the two blocks", reason="InvalidSetting")
+    method = methods.pop()
     if dimension > MAX_INDEXED_HALF:
         if settings:
             raise Terminal(
@@ -103,8 +111,23 @@ def ann_settings(settings: Mapping[str, Setting], dimension: int) -> tuple[str, 
     for name, value in settings.items():
         if not isinstance(value, int) or isinstance(value, bool):
             raise Terminal(f"setting {name} must be an integer, not {value!r}", reason="InvalidSetting")
+        least, most = BOUNDS[name]
+        if not least <= value <= most:
+            raise Terminal(f"setting {name} must be from {least} to {most}, not {value}", reason="InvalidSetting")
         options[name.partition(".")[2]] = value
-    return methods.pop(), options
+    effective = {**DEFAULTS[method], **options}
+    if method == "hnsw" and effective["ef_construction"] < 2 * effective["m"]:
+        raise Terminal(
+            f"setting hnsw.ef_construction must be at least twice hnsw.m ({effective['m']}), not "
+            f"{effective['ef_construction']}",
+            reason="InvalidSetting",
+        )
+    return method, options
+
+
+def ann_comment(method: str, options: Mapping[str, int]) -> dict[str, Setting]:
+    """Settings in full, as :attr:`.tables.Comment.ann` keeps them: of a method whose options are ``options``."""
+    return {f"{method}.{name}": value for name, value in {**DEFAULTS[method], **options}.items()}
 
 
 def ann_index(

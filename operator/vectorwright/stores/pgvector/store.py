@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from psycopg import sql
 
-from vectorwright.errors import NotFound, Terminal
+from vectorwright.errors import BatchRejected, NotFound, Terminal
 
 from ..base import IndexStatistics, Match, Record, RecordBatch, Store, Vectors
 from ..filters import Filter
@@ -32,6 +32,8 @@ DELETE_PAGE = 20_000
 """Rows of one statement that deletes by a filter."""
 MAX_EF_SEARCH = 1_000
 """The most that pgvector takes (its README)."""
+MAX_HALF = 65_504
+"""The largest number in half precision (IEEE 754)."""
 RERANKED = 3
 """How many times the rows asked for are ranked again where the index holds halves: those round to 11 bits."""
 
@@ -80,6 +82,7 @@ class PgvectorStore(PgvectorCatalog):
             )
             if not batch.ids:
                 return
+            _check_halves(batch, name)
             # Always in the order of ids: writers of the same rows then wait for each other, and never in a circle.
             order = sorted(range(len(batch)), key=batch.ids.__getitem__)
             await link.connection.execute(
@@ -170,7 +173,10 @@ class PgvectorStore(PgvectorCatalog):
     async def delete(self, name: str, ids: Sequence[str]) -> None:
         """Delete rows. Raises NotFound for the index."""
         async with self._on(name) as (link, _):
-            statement = sql.SQL("DELETE FROM {} WHERE id = ANY ($1)").format(self._identifier(name))
+            # Rows are locked in the order of their ids, as writing does: else the two wait for each other.
+            statement = sql.SQL(
+                "DELETE FROM {0} WHERE id = ANY (ARRAY(SELECT id FROM {0} WHERE id = ANY ($1) ORDER BY id COLLATE \"C\" FOR UPDATE))"
+            ).format(self._identifier(name))
             wanted = sorted(record_id for record_id in ids if storable(record_id))
             for start in range(0, len(wanted), DELETE_PAGE):
                 await link.connection.execute(statement, [text_array(wanted[start : start + DELETE_PAGE])])
@@ -222,6 +228,18 @@ WHERE NOT (stored.embedding {equal} excluded.embedding) OR stored.text IS DISTIN
    OR stored.metadata::text <> excluded.metadata::text
 """)
 """A row that is there already is left alone: writing it again would also write it into the vector index again."""
+
+
+def _check_halves(batch: RecordBatch, index: str) -> None:
+    """Raises BatchRejected for numbers that the index could not hold: it may be built long after they were written."""
+    if not MAX_INDEXED < batch.vectors.shape[1] <= MAX_INDEXED_HALF:
+        return
+    beyond = np.flatnonzero(np.abs(batch.vectors).max(axis=1) > MAX_HALF)
+    if len(beyond):
+        raise BatchRejected(
+            f"index {index}, record {batch.ids[int(beyond[0])]!r}: a number is beyond {MAX_HALF:,}, the largest that an "
+            f"index of more than {MAX_INDEXED:,} dimensions holds"
+        )
 
 
 def _columns(*, vectors: bool, metadata: bool) -> sql.Composed:

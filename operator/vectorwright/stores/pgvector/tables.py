@@ -21,6 +21,9 @@ DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "ivfflat": {"lists": 100},
 }
 """Method → its options and pgvector's own values (its README), which the catalog does not tell."""
+ENOUGH = 10_000
+"""Rows from which a vector index is built. Below, to compare with every vector takes milliseconds; and rows are written
+ten times as fast into a table that has none yet, and its build takes less than half of what was saved."""
 METRICS = {"cosine_ops": "cosine", "ip_ops": "dotproduct", "l2_ops": "euclidean"}
 """End of the operator class's name → metric."""
 
@@ -71,6 +74,8 @@ class Comment:
     """Name → type."""
     identity: str | None = None
     """Written when we make a table: object ids are used again."""
+    ann: Mapping[str, Setting] | None = None
+    """Settings of the vector index to build once there are rows enough; None where there is none to build."""
     original: str | None = None
     """The comment that a person wrote."""
 
@@ -83,13 +88,14 @@ class Comment:
             held = orjson.loads(text)
         except orjson.JSONDecodeError:
             return cls(original=text)
-        fields = held.get("fields")
+        fields, ann = held.get("fields"), held.get("ann")
         return cls(
             mark=held.get("mark"),
             fingerprint=held.get("fingerprint"),
             metric=held.get("metric"),
             fields={str(name): str(kind) for name, kind in fields.items()} if isinstance(fields, dict) else None,
             identity=held.get("identity"),
+            ann={str(name): value for name, value in ann.items()} if isinstance(ann, dict) and ann else None,
             original=held.get("comment"),
         )
 
@@ -101,6 +107,7 @@ class Comment:
             "metric": self.metric,
             "fields": self.fields,
             "identity": self.identity,
+            "ann": None if self.ann is None else dict(self.ann),
         }
         ours = {name: value for name, value in held.items() if value is not None}
         if not ours:
@@ -182,6 +189,18 @@ class Table:
         """As recorded, or as its index says."""
         return self.comment.metric or (self.index.metric if self.index else None)
 
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """Those of its vector index, or of the one that is to be built."""
+        if self.index is not None:
+            return dict(self.index.settings)
+        return dict(self.comment.ann or {})
+
+    @property
+    def unbuilt(self) -> bool:
+        """Whether its vector index is still to be built, and there are rows enough."""
+        return self.index is None and self.comment.ann is not None and (self.count or 0) >= ENOUGH
+
     def counted(self, count: int, *, exact: bool) -> Table:
         """The same with a better count."""
         return replace(self, count=count, count_exact=exact)
@@ -196,9 +215,10 @@ class Table:
             metric=self.metric,
             incarnation=f"{self.oid}-{identity}" if identity else str(self.oid),
             fields=None if fields is None else tuple(FieldDefinition(name, kind) for name, kind in fields.items()),
-            settings=dict(self.index.settings) if self.index else {},
+            settings=self.settings,
             mark=OwnershipMark.parse(self.comment.mark),
             model_fingerprint=self.comment.fingerprint,
             count=self.count,
             count_exact=self.count_exact,
+            unbuilt=self.unbuilt,
         )
