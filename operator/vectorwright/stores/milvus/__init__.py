@@ -1,0 +1,1 @@
+"""Milvus 2.4 or newer, milvus-lite and Zilliz Cloud, over gRPC."""
