@@ -237,8 +237,8 @@ def _check_halves(batch: RecordBatch, index: str) -> None:
     beyond = np.flatnonzero(np.abs(batch.vectors).max(axis=1) > MAX_HALF)
     if len(beyond):
         raise BatchRejected(
-            f"index {index}, record {batch.ids[int(beyond[0])]!r}: a number is beyond {MAX_HALF:,}, the largest that an "
-            f"index of more than {MAX_INDEXED:,} dimensions holds"
+            f"index {index}, record {batch.ids[int(beyond[0])]!r}: a number is beyond {MAX_HALF:,}, the largest that "
+            f"an index of more than {MAX_INDEXED:,} dimensions holds"
         )
 
 
