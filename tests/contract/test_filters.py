@@ -1,114 +1,96 @@
 """Filters, in every store: a store agrees with ``filters.matches`` on everything, or says that it cannot.
 
-- generated filters over records of all types, with fields absent, of other types, and lists
+- 200 generated filters over records of all types, with fields absent, of other types, times and lists; most of them are
+  answered, the others refused as the store's capabilities say
 - the cases that stores get wrong, one by one
 - what a store cannot express is refused by name, never ignored; which filters those are is said in ``providers``
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.contract.conftest import StoreFactory
-from tests.contract.data import batch, definition, record_id, scrolled, vectors
+from tests.contract.data import FIELDS, batch, definition, record_id, scrolled, vectors
+from tests.contract.generated_filters import LISTS, RECORDS, TIMES, filters
 from tests.contract.providers import Provider
 
 from vectorwright.errors import Terminal
-from vectorwright.stores.base import Metadata, Store
-from vectorwright.stores.filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar, matches
+from vectorwright.stores.base import FieldDefinition, Metadata, Store
+from vectorwright.stores.filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, matches
 
 pytestmark = pytest.mark.server
-
-WORDS = ("a", "A", "b", "ab", "", "ü", "true", "1", "it's", "%", "2024-05-01T00:00:00Z", "2025-01-01T00:00:00Z")
-WHOLES = (0, 1, -1, 2, 3, 1000, -1000, 2**53)
-REALS = (0.0, 0.5, -0.5, 1.0, 1.5, -1.5, 2.75, -2.75, 1e12, 1e-9)
-TAGS = ("a", "b", "ü", "1")
-
-
-def _records() -> list[Metadata]:
-    """One field a type, each sometimes absent, and ``any`` of every type."""
-    records: list[Metadata] = [{}]
-    for number in range(60):
-        metadata: Metadata = {"vw_source": f"ns/job-{number % 2}", "vw_n": number % 7}
-        if number % 5:
-            metadata["word"] = WORDS[number % len(WORDS)]
-        if number % 4:
-            metadata["whole"] = WHOLES[number % len(WHOLES)]
-        if number % 3:
-            metadata["real"] = REALS[number % len(REALS)]
-        if number % 6:
-            metadata["flag"] = number % 2 == 0
-        values = (*WORDS, *WHOLES, *REALS, True, False)
-        metadata["any"] = values[number % len(values)]
-        records.append(metadata)
-    return records
-
-
-RECORDS = _records()
-LISTS: list[Metadata] = [{"tags": ["a"]}, {"tags": ["a", "b"]}, {"tags": ["ü", "1"]}, {"tags": "a"}, {"tags": 1}]
-
-scalars: st.SearchStrategy[Scalar] = st.sampled_from((*WORDS, *WHOLES, *REALS, True, False, "nobody", 7, 0.25))
-fields = st.sampled_from(("word", "whole", "real", "flag", "any", "vw_n", "vw_source", "absent"))
-numbers = st.sampled_from((*WHOLES, *REALS, 0.25, -0.25, 1.4999999, -1.4999999))
-
-
-@st.composite
-def ranges(draw: st.DrawFn) -> Range:
-    """A range of numbers or of strings, sometimes impossible."""
-    bounds: st.SearchStrategy[float | str] = draw(st.sampled_from((numbers, numbers, st.sampled_from(WORDS))))
-    signs = draw(st.lists(st.sampled_from(("gt", "gte", "lt", "lte")), min_size=1, max_size=2, unique=True))
-    return Range(draw(fields), **{sign: draw(bounds) for sign in signs})
-
-
-leaves: st.SearchStrategy[Filter] = st.one_of(
-    st.builds(Eq, fields, scalars),
-    st.builds(Ne, fields, scalars),
-    st.builds(In, fields, st.lists(scalars, max_size=5).map(tuple)),
-    ranges(),
-    st.builds(Exists, fields),
-)
-filters: st.SearchStrategy[Filter] = st.recursive(
-    leaves,
-    lambda inner: st.one_of(
-        st.builds(And, st.lists(inner, max_size=3).map(tuple)),
-        st.builds(Or, st.lists(inner, max_size=3).map(tuple)),
-        st.builds(Not, inner),
-    ),
-    max_leaves=6,
-)
+LEAST_ANSWERED = 0.6
+"""Share of the generated filters that every store answers."""
 
 
 @pytest.fixture
 async def filled(store: Store) -> Store:
-    """A store whose index ``docs`` holds ``RECORDS``, and ``LISTS`` where it takes lists."""
-    await store.create_index(definition())
+    """A store whose index ``docs`` holds ``RECORDS``, and ``LISTS`` and times where it takes them."""
+    fields = (*FIELDS, *([FieldDefinition("when", "datetime")] if has_times(store) else []))
+    await store.create_index(replace(definition(), fields=fields))
     everything = expected_records(store)
     await store.upsert("docs", batch(len(everything), metadata=everything))
     return store
 
 
+def has_times(store: Store) -> bool:
+    return "datetime" in store.capabilities.field_types
+
+
 def expected_records(store: Store) -> list[Metadata]:
-    return RECORDS + (LISTS if store.capabilities.list_metadata else [])
+    records = RECORDS + (LISTS if store.capabilities.list_metadata else [])
+    if not has_times(store):
+        return records
+    return [
+        one if number % 4 == 0 else {**one, "when": TIMES[number % len(TIMES)]} for number, one in enumerate(records)
+    ]
 
 
-async def check(store: Store, provider: Provider, where: Filter) -> None:
-    """The store finds what ``matches`` finds, by every way that takes a filter, or refuses where it may."""
-    expected = [record_id(at) for at, metadata in enumerate(expected_records(store)) if matches(where, metadata)]
+async def check(store: Store, provider: Provider, where: Filter) -> bool:
+    """The store finds what ``matches`` finds, or refuses where it may: whether it answered."""
     if provider.may_refuse(where):
+        assert store.capabilities.filter_limits, "a store that refuses filters says which"
         with pytest.raises(Terminal) as refused:
             await scrolled(store, where)
         assert refused.value.reason == "UnsupportedFilter"
         with pytest.raises(Terminal):
             await store.delete_where("docs", where)
-        return
+        return False
+    expected = [record_id(at) for at, metadata in enumerate(expected_records(store)) if matches(where, metadata)]
     assert sorted(record.id for record in await scrolled(store, where)) == sorted(expected)
+    return True
 
 
-@given(where=filters)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_a_store_agrees_with_the_meaning_of_filters(filled: Store, provider: Provider, where: Filter) -> None:
-    await check(filled, provider, where)
+async def generated(
+    strategy: st.SearchStrategy[Filter], count: int, one: Callable[[Filter], Awaitable[bool]]
+) -> list[bool]:
+    """What ``one`` says of ``count`` filters, the same in every run. Hypothesis shrinks what fails in a thread."""
+    loop, answered = asyncio.get_running_loop(), []
+
+    @given(where=strategy)
+    @settings(max_examples=count, deadline=None, derandomize=True, database=None)
+    def every(where: Filter) -> None:
+        answered.append(asyncio.run_coroutine_threadsafe(_awaited(one(where)), loop).result(60))
+
+    await asyncio.to_thread(every)
+    return answered
+
+
+async def _awaited(what: Awaitable[bool]) -> bool:
+    return await what
+
+
+async def test_a_store_agrees_with_the_meaning_of_200_generated_filters(filled: Store, provider: Provider) -> None:
+    answered = await generated(filters(times=has_times(filled)), 200, lambda where: check(filled, provider, where))
+    assert len(answered) >= 200
+    assert sum(answered) >= LEAST_ANSWERED * len(answered), "a store that refuses most filters proves little"
 
 
 CASES: dict[str, Filter] = {
@@ -169,18 +151,52 @@ async def test_cases_that_stores_get_wrong(filled: Store, provider: Provider, ca
     await check(filled, provider, CASES[case])
 
 
-@given(where=filters)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_counting_and_searching_take_filters_alike(filled: Store, provider: Provider, where: Filter) -> None:
-    if provider.may_refuse(where):
-        for call in (filled.count("docs", where), filled.query("docs", vectors(1)[0], 100, where)):
-            with pytest.raises(Terminal):
-                await call
+async def test_counting_and_searching_take_filters_alike(filled: Store, provider: Provider) -> None:
+    records = expected_records(filled)
+
+    async def one(where: Filter) -> bool:
+        if provider.may_refuse(where):
+            for call in (filled.count, partial(filled.query, vector=vectors(1)[0], top_k=100)):
+                with pytest.raises(Terminal) as refused:
+                    await call("docs", where=where)
+                assert refused.value.reason == "UnsupportedFilter"
+            return False
+        expected = sorted(record_id(at) for at, metadata in enumerate(records) if matches(where, metadata))
+        assert await filled.count("docs", where) == len(expected)
+        found = await filled.query("docs", vectors(1)[0], 100, where)
+        assert sorted(match.record.id for match in found) == expected
+        return True
+
+    answered = await generated(filters(times=has_times(filled)), 40, one)
+    assert sum(answered) >= LEAST_ANSWERED * len(answered)
+
+
+TIME_CASES: dict[str, Filter] = {
+    "an instant": Eq("when", "2024-05-01T00:00:00Z"),
+    "another instant": Ne("when", "2024-05-01T00:00:00Z"),
+    "one of instants": In("when", ("2024-05-01T00:00:00Z", "2025-01-01T00:00:00Z")),
+    "since": Range("when", gte="2024-05-01T00:00:00Z"),
+    "after": Range("when", gt="2024-05-01T00:00:00Z"),
+    "before": Range("when", lt="2024-05-01T00:00:00Z"),
+    "until": Range("when", lte="2024-05-01T00:00:00Z"),
+    "between": Range("when", gte="2024-05-01T00:00:00Z", lt="2025-01-01T00:00:00Z"),
+    "never": Range("when", gt="2025-01-01T00:00:00Z", lt="2024-05-01T00:00:00Z"),
+    "not since": Not(Range("when", gte="2024-05-01T00:00:00Z")),
+    "with a time": Exists("when"),
+    "without a time": Not(Exists("when")),
+    "since, and a word": And((Range("when", gte="2024-05-01T00:00:00Z"), Eq("word", "a"))),
+}
+
+
+@pytest.mark.parametrize("case", list(TIME_CASES))
+async def test_points_in_time_compare_as_time(filled: Store, provider: Provider, case: str) -> None:
+    if not has_times(filled):
+        # Then it is refused when the index is made, and its values are text like any other.
+        with pytest.raises(Terminal) as refused:
+            await filled.create_index(replace(definition("times"), fields=(FieldDefinition("when", "datetime"),)))
+        assert refused.value.reason == "InvalidField"
         return
-    expected = sorted(record_id(at) for at, one in enumerate(expected_records(filled)) if matches(where, one))
-    assert await filled.count("docs", where) == len(expected)
-    found = await filled.query("docs", vectors(1)[0], 100, where)
-    assert sorted(match.record.id for match in found) == expected
+    await check(filled, provider, TIME_CASES[case])
 
 
 @pytest.mark.parametrize("field", ["a b", "a'b", 'a"b', "a;--", "a.b", "ключ", "x" * 63, "{}", "%s"])

@@ -15,7 +15,7 @@ from tests.support.weaviate import API_KEY, WeaviateServer, clear_weaviate
 from vectorwright.stores.filters import And, Filter, Not, Or, Range
 from vectorwright.stores.registry import Connection, StoreCredentials
 
-RANGED = {*(field.name for field in FIELDS), "vw_n", "vw_count"}
+RANGED = {*(field.name for field in FIELDS), "when", "vw_n", "vw_count"}
 """Fields that ranges can be asked of."""
 
 
