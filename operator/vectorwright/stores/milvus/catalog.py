@@ -205,7 +205,7 @@ class MilvusCatalog(ClosingStore):
     async def update_index(
         self, name: str, settings: Mapping[str, Setting], new_fields: Sequence[FieldDefinition] = ()
     ) -> None:
-        """Change how an index is searched, built and loaded, and declare fields.
+        """Change how an index is searched, built and loaded, declare fields, finish a rebuild that broke off.
 
         A field that is added later gets no column: it is filtered by its place in ``metadata``. Raises NotFound,
         Terminal.
@@ -230,7 +230,7 @@ class MilvusCatalog(ClosingStore):
             written[FIELDS] = orjson.dumps(fields).decode()
         if changed:
             written[SETTINGS] = orjson.dumps(collection.recorded | recorded(settings)).decode()
-        rebuilt = index != collection.planned
+        rebuilt = index != collection.planned or (collection.ours and collection.index is None)
         if rebuilt:
             written[INDEX] = index_plan(index, collection.metric)
         reloaded = {key: value for key, value in changed.items() if key in {"replicas", "mmap"}}

@@ -215,6 +215,8 @@ class Collection:
             settings=self.settings,
             mark=OwnershipMark.parse(self.properties.get(MARK)),
             model_fingerprint=self.properties.get(FINGERPRINT) or None,
+            # A rebuild broke off between dropping the old index and making the new one.
+            unbuilt=self.ours and self.index is None,
         )
 
 
