@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -35,6 +36,7 @@ from .rwlock import ReadWriteLock
 from .settings import FAISS_CAPABILITIES, probes_of
 from .upkeep import MIN_LOG, Upkeep
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -195,7 +197,7 @@ class FaissIndex:
         except OSError as error:
             raise Retryable(
                 f"index {self.name}: its volume refused a write: {error.strerror or type(error).__name__}",
-                reason="StoreFailed",
+                reason="VolumeFull" if error.errno in _FULL else "StoreFailed",
             ) from None
 
     async def drop(self) -> Path:

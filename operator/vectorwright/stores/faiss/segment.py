@@ -88,8 +88,8 @@ def scan(data: memoryview, salt: bytes) -> Iterator[Intact | Broken]:
     while at < len(data):
         found = _record_at(data, at, salt)
         if found is not None:
-            yield found
             at += _RECORD.size + len(found.payload)
+            yield found  # whoever asked may let go of the payload
             continue
         following = _next_record(data, at + 1, salt)
         if following is None:

@@ -75,7 +75,10 @@ async def open_faiss(
 
 def _prepare(root: Path, files: Files) -> tuple[Path, str]:
     root = root.resolve()
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     files.make_folder(root)
+    for folder in missing:
+        files.flush_folder(folder.parent)
     clear_remains(root, files)
     return root, backend_id(root, files)
 

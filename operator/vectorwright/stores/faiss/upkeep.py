@@ -80,6 +80,7 @@ class Upkeep:
         self._set_aside = damages_set_aside(folder)
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._failed = False
 
     @property
     def damages(self) -> int:
@@ -92,6 +93,8 @@ class Upkeep:
         state = "exact" if serving is None else f"ivf of {serving} lists"
         if lists is not None and serving != lists:
             state += f", ivf of {lists} lists from {lists * POINTS_A_LIST} vectors on"
+        if self._failed:
+            state += ", upkeep failed: see the log"
         current = self._ring.current
         return {
             "index_state": state,
@@ -102,8 +105,20 @@ class Upkeep:
 
     def nudge(self) -> None:
         """Begin what is due, unless something goes on."""
-        if (self._task is None or self._task.done()) and not self._stopping and self._is_due():
+        if (self._task is None or self._task.done()) and not (self._stopping or self._failed) and self._is_due():
             self._task = asyncio.create_task(self._work(), name=f"upkeep of {self._folder.name}")
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._failed = True
+            _log.critical(
+                "%s: its upkeep ended in an error that nobody foresaw; its log keeps everything, and grows until the "
+                "store server is started again",
+                self._folder,
+                exc_info=error,
+            )
 
     async def settled(self) -> None:
         """Return when nothing is due any more."""
