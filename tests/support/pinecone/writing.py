@@ -49,30 +49,30 @@ def _record(one: dict[str, Any], index: Index) -> tuple[str, Held]:
         raise Refusal(400, "Vector values must be finite")
     if not values.any():
         raise Refusal(400, "Dense vectors must contain at least one non-zero value")
-    return one["id"], Held(values, _metadata(one.get("metadata") or {}), one.get("sparseValues"))
+    return one["id"], Held(values, kept(one.get("metadata") or {}), one.get("sparseValues"))
 
 
-def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+def kept(metadata: dict[str, Any]) -> dict[str, Any]:
     """As it is kept: numbers are doubles, nulls are gone."""
     if len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode()) > MAX_METADATA_BYTES:
         raise Refusal(400, f"metadata size exceeds the limit of {MAX_METADATA_BYTES} bytes per vector")
-    kept: dict[str, Any] = {}
+    held: dict[str, Any] = {}
     for name, value in metadata.items():
         if name.startswith("$"):
             raise Refusal(400, f"metadata keys may not begin with $, got {name!r}")
         if value is None:
             continue
         if isinstance(value, bool | str):
-            kept[name] = value
+            held[name] = value
         elif isinstance(value, int | float):
-            kept[name] = float(value)
+            held[name] = float(value)
         elif isinstance(value, list) and all(isinstance(item, str) for item in value):
             if value:  # what is not there is never said to be an empty list
-                kept[name] = list(value)
+                held[name] = list(value)
         else:
             raise Refusal(
                 400,
                 "Metadata value must be a string, number, boolean or list of strings, "
                 f"got {str(value)[:16]!r} for field {name!r}",
             )
-    return kept
+    return held

@@ -4,7 +4,8 @@ Pinecone holds strings, doubles, booleans and lists of strings that are not empt
 beside the metadata, in keys of our own and only where they say something:
 
 - ``vw_text``: the text of the record.
-- ``vw_types``: JSON that names the whole numbers that are floats, and the integers that no double holds, as text.
+- ``vw_types``: JSON that names the whole numbers that are floats, and holds as text the numbers that may come back as
+  others: integers beyond 2^53, and a negative zero.
 - ``vw_empty``: names of the fields that are empty lists.
 
 A number without a fraction that ``vw_types`` does not name is an integer: so are the years that others wrote.
@@ -37,7 +38,7 @@ def encode(metadata: Metadata, text: str | None) -> dict[str, Any]:
     """What is sent for the metadata and the text of a record. Names are checked by :func:`encode_all`."""
     sent: dict[str, Any] = {}
     floats: list[str] = []
-    integers: dict[str, str] = {}
+    texts: dict[str, str] = {}
     empty: list[str] = []
     for name, value in metadata.items():
         if isinstance(value, list) and not value:
@@ -47,15 +48,17 @@ def encode(metadata: Metadata, text: str | None) -> dict[str, Any]:
         elif isinstance(value, int):
             sent[name] = value if -EXACT <= value <= EXACT else _away_from_zero(value)
             if abs(value) > EXACT:
-                integers[name] = str(value)
+                texts[name] = str(value)
         else:
             sent[name] = value
-            if value.is_integer() and abs(value) <= EXACT:
+            if value == 0 and math.copysign(1.0, value) < 0:
+                texts[name] = "-0.0"
+            elif value.is_integer() and abs(value) <= EXACT:
                 floats.append(name)
     if text is not None:
         sent[TEXT] = text
-    if floats or integers:
-        sent[TYPES] = orjson.dumps({"f": floats, "i": integers}).decode()
+    if floats or texts:
+        sent[TYPES] = orjson.dumps({"f": floats, "n": texts}).decode()
     if empty:
         sent[EMPTY] = empty
     return sent
@@ -89,15 +92,15 @@ def encode_all(batch: RecordBatch, index: str) -> list[bytes]:
 def decode(held: Mapping[str, Any] | None) -> tuple[Metadata, str | None]:
     """Metadata and text of what Pinecone gave back."""
     held = held or {}
-    floats, integers = _types(held.get(TYPES))
+    floats, texts = _types(held.get(TYPES))
     metadata: Metadata = {}
     for name, value in held.items():
         if name in OWN_NAMES:
             continue
         if isinstance(value, bool | str | list):
             metadata[name] = value
-        elif name in integers:
-            metadata[name] = int(integers[name])
+        elif name in texts:
+            metadata[name] = float(texts[name]) if "." in texts[name] else int(texts[name])
         elif isinstance(value, int | float):
             whole = float(value).is_integer() and abs(value) <= EXACT and name not in floats
             metadata[name] = int(value) if whole else float(value)
@@ -113,6 +116,6 @@ def _types(text: object) -> tuple[Sequence[str], Mapping[str, str]]:
         return (), {}
     try:
         types = orjson.loads(text)
-        return types["f"], types["i"]
+        return types["f"], types["n"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return (), {}  # somebody else's key of that name: numbers are read as they come

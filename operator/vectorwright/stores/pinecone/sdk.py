@@ -2,7 +2,7 @@
 
 The SDK repeats requests by itself, three times, also where its caller does not want that: here it never does. It
 takes a CA bundle only as a file and makes a pool an index. So its HTTP clients are given ours, which is the one place
-where its insides are touched; ``tests/unit/test_stores_pinecone_sdk.py`` holds what is relied on.
+where its insides are touched; ``tests/contract/test_pinecone.py`` holds what is relied on.
 """
 
 from __future__ import annotations
