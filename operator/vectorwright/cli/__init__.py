@@ -24,6 +24,8 @@ COMMANDS: Mapping[str, Command] = {
     "worker": Command("vectorwright.cli.worker", "run one step of an ingestion run"),
     "store-server": Command("vectorwright.cli.store_server", "serve the stores that live in files or memory"),
     "crds": Command("vectorwright.cli.crds", "print or check the custom resource definitions"),
+    "export": Command("vectorwright.cli.export", "write the records of an index to a parquet file"),
+    "import-records": Command("vectorwright.cli.import_records", "write the records of a parquet file to an index"),
     "search": Command("vectorwright.cli.search", "search an index"),
     "import": Command("vectorwright.cli.import_indexes", "print manifests for the indexes that a store holds"),
     "adopt": Command("vectorwright.cli.adopt", "take up again what a rebuilt cluster left in its stores"),

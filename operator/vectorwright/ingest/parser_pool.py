@@ -51,6 +51,8 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
+    # The others reserve memory beforehand, which counts against the limit.
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 
 

@@ -54,3 +54,5 @@ class Row:
     values: dict[str, Any] | None = None
     problem: str | None = None
     """Why there are no values."""
+    metadata: Metadata | None = None
+    """Metadata that comes as it is, besides what is made of the values."""

@@ -36,6 +36,8 @@ _MEDIA_TYPES = {
     "application/ndjson": ParserType.JSON_LINES,
     "application/x-ndjson": ParserType.JSON_LINES,
     "application/x-jsonlines": ParserType.JSON_LINES,
+    "application/vnd.apache.parquet": ParserType.PARQUET,
+    "application/x-parquet": ParserType.PARQUET,
     "application/json": ParserType.CODE,
     "application/javascript": ParserType.CODE,
     "text/javascript": ParserType.CODE,
@@ -73,6 +75,8 @@ def pick_parser(entry: Entry) -> ParserType:
     if media_type in _MEDIA_TYPES:
         return _MEDIA_TYPES[media_type]
     path = urlsplit(entry.key).path if entry.key.startswith(("http://", "https://")) else entry.key
+    if path.lower().endswith(".parquet"):
+        return ParserType.PARQUET
     language = language_of(path)
     if language is None:
         return ParserType.TEXT
@@ -129,6 +133,11 @@ def _parse(
     entry = fetched.entry
     parser = parse.type if parse.type is not None and parse.type is not ParserType.AUTO else pick_parser(entry)
     chunker = chunker_for(chunk)
+    if parser is ParserType.PARQUET:
+        from . import parquet_table  # noqa: PLC0415 - for those who need it
+
+        fields, rows = parquet_table.table(data, parse, precomputed_field)
+        return _from_table(entry, rows, fields, chunker)
     if parser in _TABLES:
         fields = Fields.of(parse, precomputed_field, typed=parser is ParserType.JSON_LINES)
         if parser is ParserType.JSON_LINES:
@@ -137,8 +146,8 @@ def _parse(
         return _from_table(entry, rows, fields, chunker)
     if precomputed_field is not None:
         raise Terminal(
-            f"it is not a table: vectors that come with the records (field {precomputed_field!r}) need JSON lines or "
-            "CSV",
+            f"it is not a table: vectors that come with the records (field {precomputed_field!r}) need JSON lines, "
+            "CSV or parquet",
             reason="BadVector",
         )
     return [_from_text(fetched, data, parser, chunker)]

@@ -155,11 +155,12 @@ def _kind(value: object) -> str:
     return names.get(type(value), "missing")
 
 
-def _content_hash(fields: Fields, used: Mapping[str, object]) -> str:
+def _content_hash(fields: Fields, used: Mapping[str, object], as_it_is: Metadata | None) -> str:
     """SHA-256 of the fields that are used, in one form whatever their order in the record."""
     picked = [used.get(name) if name else None for name in (fields.id, *fields.text, *fields.metadata)]
     vector = used.get(fields.vector) if fields.vector else None
-    return hashlib.sha256(orjson.dumps([picked, vector], option=orjson.OPT_SORT_KEYS)).hexdigest()
+    content = [picked, vector] if as_it_is is None else [picked, vector, as_it_is]
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _record(values: Mapping[str, Any], row: Row, fields: Fields) -> Record:
@@ -194,9 +195,9 @@ def _record(values: Mapping[str, Any], row: Row, fields: Fields) -> Record:
         key,
         id=record_id,
         text="\n".join(text for text in texts if text),
-        metadata=metadata,
+        metadata={**(row.metadata or {}), **metadata},
         vector=vector,
-        content_hash=_content_hash(fields, values),
+        content_hash=_content_hash(fields, values, row.metadata),
     )
 
 
