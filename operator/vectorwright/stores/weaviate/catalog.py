@@ -160,6 +160,8 @@ class WeaviateCatalog(ClosingStore):
             raise Terminal(f"index name {definition.name[:200]!r} is not possible in Weaviate", reason="InvalidName")
         try:
             await self._rest.call("POST", "/schema", creation(definition, name))
+        except Absent:
+            raise self._rest.stranger(404) from None
         except Refused as error:
             if "already exists" in error.told:
                 raise Conflict(
@@ -328,6 +330,8 @@ class WeaviateCatalog(ClosingStore):
         except Absent:
             try:
                 await self._rest.call("POST", "/aliases", {"alias": wanted, "class": target})
+            except Absent:
+                raise absent(index) from None
             except Refused as error:
                 if "already exists" in error.told:
                     raise Conflict(

@@ -138,8 +138,7 @@ class WeaviateGrpc:
             raise self._late() from None
         except OSError:
             raise Retryable(
-                f"the gRPC API of Weaviate at {self.address} cannot be reached: check spec.weaviate.grpcPort",
-                reason="Unreachable",
+                f"{self._where} cannot be reached: check spec.weaviate.grpcPort", reason="Unreachable"
             ) from None
         writer.close()
 
@@ -155,9 +154,12 @@ class WeaviateGrpc:
                 self._channel = self._open(grpc)
                 self._stub = (await load_messages()).stubs.WeaviateStub(self._channel)
             try:
-                return await getattr(self._stub, method)(request, timeout=self._timeout, metadata=self._metadata)
+                answer = await getattr(self._stub, method)(request, timeout=self._timeout, metadata=self._metadata)
             except grpc.aio.AioRpcError as error:
                 raise self._refusal(error, writes=writes) from None
+        if answer is None:  # what came could not be parsed
+            raise self._stranger("no message of its own")
+        return answer
 
     def _open(self, grpc: Any) -> Any:
         options: list[tuple[str, Any]] = [
@@ -175,45 +177,50 @@ class WeaviateGrpc:
         return grpc.aio.secure_channel(self.address, credentials, options)
 
     def _late(self) -> Retryable:
+        return Retryable(f"{self._where} did not answer within {self._timeout:g} s", reason="Timeout")
+
+    def _stranger(self, what: str) -> Retryable:
         return Retryable(
-            f"the gRPC API of Weaviate at {self.address} did not answer within {self._timeout:g} s", reason="Timeout"
+            f"{self._where} answered with something that is not Weaviate's ({what}): check spec.weaviate.grpcPort",
+            reason=UNEXPECTED_ANSWER,
         )
 
-    def _refusal(self, error: Any, *, writes: bool) -> Exception:  # noqa: PLR0911 - one a kind
+    @property
+    def _where(self) -> str:
+        return f"the gRPC API of Weaviate at {self.address}"
+
+    def _refusal(self, error: Any, *, writes: bool) -> Exception:
+        """What a status means where the status itself tells; Weaviate's own failures are all UNKNOWN."""
         code, details = error.code().name, str(error.details() or "")
-        told = safe_text(details, (self._token,))
-        text = details.lower()
-        where = f"the gRPC API of Weaviate at {self.address}"
         if code == "DEADLINE_EXCEEDED":
             return self._late()
-        if code in {"UNAUTHENTICATED", "PERMISSION_DENIED"} or "unauthorized" in text or "forbidden" in text:
-            return Terminal(f"{where} refused the credentials: check the Secret", reason="AccessDenied")
-        if code == "RESOURCE_EXHAUSTED":
-            if "larger than max" in text:
-                kind: type[VectorwrightError] = BatchTooLarge if writes else Terminal
-                return kind(f"{where} refused the request for its size")
-            return Retryable(f"{where} is busy", reason=THROTTLED, after=_after(error))
-        if code == "UNAVAILABLE":
-            if "status: 429" in text:  # of a proxy, as gRPC tells it
-                return Retryable(f"{where} is busy", reason=THROTTLED, after=_after(error))
-            if any(sign in text for sign in _CONNECTION_SIGNS):
-                return Retryable(f"{where} cannot be reached, or broke off: check spec.weaviate", reason="Unreachable")
-            return Retryable(f"{where} is not available: {told}")
-        if code in {"UNIMPLEMENTED", "INTERNAL", "DATA_LOSS"} or "http2 header" in text:
-            return Retryable(
-                f"{where} answered with something that is not Weaviate's ({code}): check spec.weaviate.grpcPort",
-                reason=UNEXPECTED_ANSWER,
-            )
+        if code == "RESOURCE_EXHAUSTED" and "larger than max" in details.lower():
+            kind: type[VectorwrightError] = BatchTooLarge if writes else Terminal
+            return kind(f"{self._where} refused the request for its size")
+        if code == "RESOURCE_EXHAUSTED" or (code == "UNAVAILABLE" and "status: 429" in details):
+            return Retryable(f"{self._where} is busy", reason=THROTTLED, after=_after(error))
         if code == "CANCELLED":
-            return Retryable(f"{where} broke off the call", reason="Unreachable")
+            return Retryable(f"{self._where} broke off the call", reason="Unreachable")
         if code in {"ABORTED", "ALREADY_EXISTS"}:
-            return Retryable(f"{where} met a conflict ({code})")
+            return Retryable(f"{self._where} met a conflict ({code})")
+        if code in {"UNIMPLEMENTED", "INTERNAL", "DATA_LOSS"} or "http2 header" in details:
+            return self._stranger(code)
+        return self._told(code, details)
+
+    def _told(self, code: str, details: str) -> Exception:
+        """What Weaviate says in words."""
+        told, text = safe_text(details, (self._token,)), details.lower()
+        if code in {"UNAUTHENTICATED", "PERMISSION_DENIED"} or "unauthorized" in text or "forbidden" in text:
+            return Terminal(f"{self._where} refused the credentials: check the Secret", reason="AccessDenied")
+        if code == "UNAVAILABLE" and any(sign in text for sign in _CONNECTION_SIGNS):
+            what = "cannot be reached, or broke off the connection"
+            return Retryable(f"{self._where} {what}: check spec.weaviate", reason="Unreachable")
         if "tenant not found" in text:
             return NoSuchTenant()
         if code == "NOT_FOUND" or "could not find class" in text or ("class" in text and "not found" in text):
             return NoSuchCollection()
-        if is_busy(told):
-            return Retryable(f"{where} failed: {told}")
+        if code == "UNAVAILABLE" or is_busy(told):
+            return Retryable(f"{self._where} failed: {told}")
         return Declined(told)
 
 

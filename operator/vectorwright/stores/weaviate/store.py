@@ -19,7 +19,6 @@ from vectorwright.errors import BatchRejected, Retryable, Terminal
 
 from ..base import IndexStatistics, Match, Record, RecordBatch, Store, Vectors
 from ..filters import Filter
-from ..http_errors import UNEXPECTED_ANSWER
 from ..registry import Connection
 from ..server_checks import check_batch, check_query
 from .catalog import WeaviateCatalog, absent, not_divided
@@ -130,14 +129,7 @@ class WeaviateStore(WeaviateCatalog):
         request = messages.aggregate.AggregateRequest(collection=collection.name, tenant=tenant, objects_count=True)
         if clause is not None:
             request.filters.CopyFrom(encode_filter(messages, clause))
-        answer = await self._grpc.call("Aggregate", request)
-        try:
-            return int(answer.single_result.objects_count)
-        except AttributeError:
-            raise self._stranger() from None
-
-    def _stranger(self) -> Retryable:
-        return Retryable("what answers for Weaviate's gRPC API does not speak it", reason=UNEXPECTED_ANSWER)
+        return int((await self._grpc.call("Aggregate", request)).single_result.objects_count)
 
     async def upsert(self, name: str, batch: RecordBatch) -> None:
         """Write records, replacing what is there. Raises BatchRejected, BatchTooLarge, Retryable, NotFound."""
