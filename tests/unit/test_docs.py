@@ -33,6 +33,8 @@ NOT_FOR_RESOURCES = {
     "DirectoryInUse": "store-server, on its standard error",
     "Error": "base class",
     "Expired": "of a watch",
+    "FileNotReadable": "a command, on its standard error",
+    "FileNotWritable": "a command, on its standard error",
     "Forbidden": "explained where it matters, as SecretForbidden",
     "Invalid": "of the API server",
     "InvalidCertificate": "store-server, on its standard error",
