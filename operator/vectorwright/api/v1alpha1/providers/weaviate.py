@@ -56,7 +56,7 @@ class WeaviateQuantizer(ApiModel):
     """Compression of the vectors that are searched; the vectors themselves are kept."""
 
     type: Literal["pq", "bq", "sq", "rq", "none"]
-    """Kind of compression. Changed while the collection serves (Costly): what is there is compressed, once and for all."""
+    """Kind of compression. What is there is compressed while the collection serves (Costly), for good."""
     rescore_limit: int | None = Field(default=None, ge=-1, le=100000)
     """Candidates that are ranked again by the whole vectors. Changed in place (Safe)."""
     training_limit: int | None = Field(default=None, ge=1, le=10000000)
