@@ -22,6 +22,8 @@ from ..http_errors import UNEXPECTED_ANSWER
 
 _OWN_NAMES = ("#", "$", "chroma:")
 """What begins so is Chroma's own. It refuses the first two; the third can end the server's writer for good."""
+EMPTY = "vw_empty"
+"""Holds the names of a record's lists that are empty: the server would forget them."""
 _COLUMNS = ("ids", "embeddings", "metadatas", "documents", "distances")
 
 
@@ -29,6 +31,8 @@ def check_names(batch: RecordBatch, index: str) -> None:
     """Raises BatchRejected where a name of metadata is Chroma's own."""
     for record_id, metadata in zip(batch.ids, batch.metadata, strict=True):
         for name in metadata:
+            if name == EMPTY:
+                raise BatchRejected(f"index {index}, record {record_id!r}: metadata {EMPTY!r} is a name of ours")
             if name.startswith(_OWN_NAMES):
                 raise BatchRejected(
                     f"index {index}, record {record_id!r}: metadata {name[:63]!r} begins like a name of Chroma's own"
@@ -72,13 +76,29 @@ def encode_batch(
 ) -> EncodedBatch:
     """``encoded`` is the metadata of the records as JSON, ``existing`` what the index holds under their ids."""
     metadatas = [orjson.Fragment(text) if len(text) > 2 else None for text in encoded]  # {} is refused by some servers
-    if existing:
-        for at, record_id in enumerate(batch.ids):
-            stale = existing[record_id].metadata.keys() - batch.metadata[at].keys() if record_id in existing else None
-            if stale:
-                metadatas[at] = orjson.Fragment(orjson.dumps({**batch.metadata[at], **dict.fromkeys(stale)}))
+    for at, record_id in enumerate(batch.ids):
+        written = _without_empty(batch.metadata[at])
+        stale = _without_empty(existing[record_id].metadata).keys() - written.keys() if record_id in existing else None
+        if stale or written is not batch.metadata[at]:
+            metadatas[at] = orjson.Fragment(orjson.dumps({**written, **dict.fromkeys(stale or ())}))
     size = sum(map(len, encoded)) + sum(len(text) for text in batch.texts if text) + batch.vectors.nbytes * 4 // 3
     return EncodedBatch(batch.ids, _embeddings(batch.vectors, as_base64=as_base64), metadatas, batch.texts, size)
+
+
+def _without_empty(metadata: Metadata) -> Metadata:
+    """Metadata as the server keeps it; the very same where none of its lists is empty."""
+    empty = [name for name, value in metadata.items() if isinstance(value, list) and not value]
+    if not empty:
+        return metadata
+    return {**{name: value for name, value in metadata.items() if name not in empty}, EMPTY: empty}
+
+
+def _with_empty(stored: Metadata) -> Metadata:
+    """What :func:`_without_empty` was given."""
+    empty = stored.get(EMPTY)
+    if not isinstance(empty, list):
+        return stored
+    return {**{name: value for name, value in stored.items() if name != EMPTY}, **{name: [] for name in empty}}
 
 
 def _embeddings(vectors: Vectors, *, as_base64: bool) -> list[orjson.Fragment | list[float]]:
@@ -136,7 +156,7 @@ def _records(columns: Mapping[str, Any], *, metadata: bool) -> list[Record]:
     return [
         Record(
             record_id,
-            (values or {}) if metadata else {},
+            _with_empty(values or {}) if metadata else {},
             text if metadata else None,
             None if vector is None else np.asarray(vector, np.float32),
         )
