@@ -1,8 +1,8 @@
 """A FAISS store that is killed again and again in the middle of its work, and looked at after each start.
 
 ``python -m tests.support.faiss_kills ROOT KILLS SEED [KEY]`` forks a process a kill, which opens the store, checks
-every record against what was acknowledged before, and writes until it is killed. Prints ``kills, writes, snapshots`` as JSON;
-ends with status 1 and an explanation where something is lost, twice there, or in part.
+every record against what was acknowledged before, and writes until it is killed. Prints ``kills, writes, snapshots`` as
+JSON; ends with status 1 and an explanation where something is lost, twice there, or in part.
 """
 
 from __future__ import annotations

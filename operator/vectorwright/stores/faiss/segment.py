@@ -25,6 +25,7 @@ _RECORD_MAGIC = b"VWFR"
 _RECORD = struct.Struct("<4sIQI16s")
 _COVERED = struct.Struct("<IQ")
 MAX_PAYLOAD = 2**31
+_WINDOW = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +123,14 @@ def _record_at(data: memoryview, at: int, salt: bytes) -> Intact | None:
 
 
 def _next_record(data: memoryview, start: int, salt: bytes) -> int | None:
-    step = 1 << 20
     while start < len(data):
-        window = bytes(data[start : start + step + len(_RECORD_MAGIC) - 1])
+        window = bytes(data[start : start + _WINDOW + len(_RECORD_MAGIC) - 1])
         at = window.find(_RECORD_MAGIC)
         while at >= 0:
             if _record_at(data, start + at, salt) is not None:
                 return start + at
             at = window.find(_RECORD_MAGIC, at + 1)
-        start += step
+        start += _WINDOW
     return None
 
 
@@ -141,4 +141,4 @@ def _is_torn(data: memoryview, at: int, salt: bytes) -> bool:
     declared = _declared(data, at, salt)
     if declared is not None:
         return at + _RECORD.size + declared[0] > len(data)
-    return not any(bytes(data[at : at + (1 << 20)])) and not any(bytes(data[-(1 << 20) :]))
+    return not any(bytes(data[start : start + _WINDOW]).strip(b"\0") for start in range(at, len(data), _WINDOW))
