@@ -18,7 +18,8 @@ from vectorwright.kube.status import merge_conditions
 from vectorwright.reconcile.connections import Reference
 from vectorwright.reconcile.handover import RunFile, RunInputs
 from vectorwright.reconcile.outcome import ready_conditions, waiting_conditions
-from vectorwright.reconcile.run_inputs import gather, source_name
+from vectorwright.reconcile.run_inputs import gather
+from vectorwright.reconcile.run_rivals import source_name
 
 READY = {"conditions": merge_conditions((), ready_conditions("fine"), 1)}
 WAITING = {"conditions": merge_conditions((), waiting_conditions("StoreNotReady", "the store is down"), 1)}
