@@ -34,6 +34,7 @@ class TlsFront:
         self.ca_file = ca_file
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         authority.issue_cert("127.0.0.1", "localhost").configure_cert(self._context)
+        self._context.set_alpn_protocols(["h2", "http/1.1"])  # gRPC talks to nobody who does not say h2
         self._backend_port = backend_port
         self._postgres = postgres
         self._loop = asyncio.new_event_loop()

@@ -52,7 +52,7 @@ MMAP = "mmap.enabled"
 
 # Words of Milvus' expressions (Plan.g4 of 2.4 to 2.6) that a column cannot be named without being taken for one.
 _WORD = re.compile(
-    r"like|exists?|and|or|not|in|is|null|true|false|iso|interval|empty|array|(text|phrase)_match|random_sample"
+    r"like|exists?|and|or|not|in|is|null|true|false|iso|interval|empty|array|threshold|minimum_should_match|(text|phrase)_match|random_sample"
     r"|(json|array)_(contains|contains_all|contains_any|length)|(st|match|element|geometry)_\w+",
     re.IGNORECASE,
 )
