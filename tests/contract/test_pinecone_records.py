@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -193,3 +194,26 @@ async def test_counts_and_statistics_may_be_old_and_say_so(docs: Store, double: 
     assert (held.count, held.exact) == (0, False)
     assert not docs.capabilities.exact_counts
     assert not docs.capabilities.read_after_write
+
+
+async def test_a_scroll_that_is_left_early_leaves_nothing_under_way(docs: Store, double: PineconeDouble) -> None:
+    for start in range(0, 900, 300):
+        await docs.upsert("docs", batch(300, start=start))
+    before = asyncio.all_tasks()
+    async with aclosing(docs.scroll("docs")) as pages:  # type: ignore[type-var]
+        async for records in pages:
+            assert len(records) == 100
+            break
+    assert asyncio.all_tasks() == before
+    asked = len(double.requests)
+    await asyncio.sleep(0.1)
+    assert len(double.requests) == asked
+
+
+async def test_pages_of_large_vectors_are_short(store: Store, double: PineconeDouble) -> None:
+    await store.create_index(definition("docs", dimension=20_000))
+    for number in range(3):
+        await store.upsert("docs", batch(8, start=8 * number, dimension=20_000))
+    pages = [page async for page in store.scroll("docs", vectors=True)]
+    assert sorted(record.id for page in pages for record in page) == sorted(record_id(n) for n in range(24))
+    assert max(map(len, pages)) == 20

@@ -26,10 +26,7 @@ class Pinecone(Provider):
     speaks_http = not REAL_KEY
     checks_credentials = True
     has_namespaces = True
-    cannot: ClassVar = {
-        "restart": "nobody restarts a hosted service",
-        "identity": "an empty project is told by the key that reaches it",
-    }
+    cannot: ClassVar = {"restart": "nobody restarts a hosted service"}
     tuned: ClassVar = {"deletion_protection": ("disabled", "enabled")}
 
     def __init__(self, request: pytest.FixtureRequest) -> None:

@@ -89,7 +89,7 @@ class PineconeCatalog(StoreWithoutAliases):
     def __init__(self, connection: Connection, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.capabilities = CAPABILITIES
         self._api = PineconeApi(connection, transport)
-        self._key_id = hashlib.sha256((connection.credentials.token or "").encode()).hexdigest()[:16]
+        self._key_id = hashlib.sha256(f"vectorwright\n{connection.credentials.token}".encode()).hexdigest()[:16]
         self._project = str(connection.settings.get("projectId") or "")
         self._known: dict[str, PineconeIndex] = {}
 
@@ -107,10 +107,7 @@ class PineconeCatalog(StoreWithoutAliases):
 
         A project that became empty while this session looked keeps its identity.
         """
-        if self._project:
-            return f"pinecone:{self._project}"
-        place = f"{self._api.endpoint}\n{self._key_id}"
-        return f"pinecone:{hashlib.sha256(place.encode()).hexdigest()[:32]}"
+        return f"pinecone:{self._project}" if self._project else f"pinecone:key:{self._key_id}"
 
     def _learn_project(self, index: PineconeIndex) -> None:
         """Hosts are ``<index>-<project>.svc.…``."""

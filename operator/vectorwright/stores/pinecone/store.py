@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -31,6 +34,10 @@ DEFAULT_NAMESPACE = "__default__"
 IDS_A_DELETE = 1_000
 LIST_PAGE = 100
 """Ids a page of a listing, and records a page of those that match a filter: these come with their vectors."""
+NUMBERS_A_PAGE = 400_000
+"""Numbers of the vectors of a page: some 8 MB as JSON."""
+FETCHES_AHEAD = 4
+"""Pages that are fetched while the listing goes on, which gives 100 ids a request."""
 WHOLE_TOP_K = 1_000
 """Matches that are asked for with their metadata. More are ranked by their ids, then fetched: an answer has 4 MB."""
 
@@ -195,18 +202,38 @@ class PineconeStore(PineconeCatalog):
         Serverless indexes only: indexes with pods list nothing, and say so.
         """
         clause: Translated = True if where is None else translate(where)
-        size = max(1, min(page, LIST_PAGE))
-        if clause is False:
-            await self._index(name)
-        elif clause is True:
+        dimension = (await self._index(name)).dimension or 1
+        size = max(1, min(page, LIST_PAGE, NUMBERS_A_PAGE // dimension))
+        if clause is True and not (vectors or metadata):
             async for ids in self._ids(name, size):
-                if not (vectors or metadata):
-                    yield [Record(record_id) for record_id in ids]
-                elif records := await self.fetch(name, ids, vectors=vectors, metadata=metadata):
-                    yield list(records.values())  # those that were deleted meanwhile are left out
-        else:
+                yield [Record(record_id) for record_id in ids]
+        elif clause is True:
+            calls = (
+                partial(self.fetch, name, ids, vectors=vectors, metadata=metadata)
+                async for ids in self._ids(name, size)
+            )
+            async with aclosing(self._ahead(calls)) as pages:
+                async for records in pages:
+                    if records:  # those that were deleted meanwhile are left out
+                        yield list(records.values())
+        elif clause is not False:
             async for found in self._matching(name, clause, size):
                 yield [read_record(one, vectors=vectors, metadata=metadata) for one in found]
+
+    async def _ahead(self, calls: AsyncIterator[Callable[[], Coroutine[Any, Any, T]]]) -> AsyncGenerator[T, None]:
+        """The results of calls in their order, with a few of them under way."""
+        under_way: deque[asyncio.Task[T]] = deque()
+        try:
+            async for call in calls:
+                under_way.append(asyncio.create_task(call()))
+                if len(under_way) > FETCHES_AHEAD:
+                    yield await under_way.popleft()
+            while under_way:
+                yield await under_way.popleft()
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _ids(self, name: str, size: int) -> AsyncIterator[list[str]]:
         token: str | None = None
