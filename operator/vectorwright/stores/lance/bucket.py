@@ -14,7 +14,7 @@ from vectorwright.errors import Terminal
 from ..registry import Connection
 
 PLACES = ("s3", "gcs", "azure")
-RETRIES = 3
+RETRIES = 2
 """Times that a request is sent again after 429, 5xx or a lost connection, with backoff; then the caller is told."""
 RETRY_SECONDS = 10
 """Seconds after which it is not sent again, whatever the number of times."""

@@ -50,7 +50,13 @@ _GARBAGE = (
     "missing field",
 )
 _TIMEOUTS = ("operation timed out", "TimedOut", "Timeout", "deadline has elapsed", "timed out")
-_CONFLICTS = ("commit conflict", "preempted by concurrent", "Too many concurrent writers", "TooMuchWriteContention")
+_CONFLICTS = (
+    "commit conflict",
+    "Incompatible transaction",
+    "preempted by concurrent",
+    "Too many concurrent writers",
+    "TooMuchWriteContention",
+)
 _TLS = ("certificate", "InvalidCertificate", "UnknownIssuer", "tls handshake")
 _NO_IDENTITY = (
     *("CredentialsNotLoaded", "no credentials", "NoCredentials", "credential provider", "instance metadata"),

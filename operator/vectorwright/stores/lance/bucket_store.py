@@ -132,6 +132,7 @@ class BucketStore(StoreWithoutAliases, StoreWithoutNamespaces):
 
     async def _check(self) -> None:
         await check_conditional_writes(self._objects)
+        await backend_identity(self._objects)  # made with the first index, not by who only looks
         self._checked = time.monotonic()
 
     async def _check_before_change(self) -> None:

@@ -128,5 +128,6 @@ class FencedContents(Contents):
         self.at = at
 
     def fits(self, rows: pa.Table) -> bool:
-        """Whether rows that were encoded for this index as it was are of the vectors that it holds now."""
-        return bool(rows.schema.field("vector").type == self.schema.field("vector").type)
+        """Whether rows that were encoded for this index as it was can be written to it as it is now."""
+        same = rows.schema.field("vector").type == self.schema.field("vector").type
+        return bool(same and set(rows.schema.names) <= set(self.schema.names))
