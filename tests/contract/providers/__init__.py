@@ -10,6 +10,7 @@ from tests.contract.providers.lance_s3 import LanceS3
 from tests.contract.providers.milvus import Milvus
 from tests.contract.providers.pgvector import Pgvector
 from tests.contract.providers.pinecone import Pinecone
+from tests.contract.providers.qdrant import Qdrant
 from tests.contract.providers.served import Faiss, Lance, Memory
 from tests.contract.providers.weaviate import Weaviate
 
@@ -24,6 +25,7 @@ PROVIDERS: Mapping[str, type[Provider]] = {
     "lance-s3": LanceS3,
     "memory": Memory,
     "pinecone": Pinecone,
+    "qdrant": Qdrant,
     "weaviate": Weaviate,
 }
 HTTP_PROVIDERS = [name for name, provider in PROVIDERS.items() if provider.speaks_http and not provider.speaks_grpc]

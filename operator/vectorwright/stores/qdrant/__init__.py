@@ -1,0 +1,1 @@
+"""Qdrant, over its published gRPC API. The store itself is in :mod:`.store`."""

@@ -1,0 +1,37 @@
+"""A double of a Qdrant server on loopback: no registry carries the server itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from tests.support.qdrant.access import jwt
+from tests.support.qdrant.double import QdrantDouble
+
+__all__ = ["QdrantDouble", "StartQdrant", "jwt"]
+
+API_KEY = "qdrant-api-key-of-the-tests"
+
+StartQdrant = Callable[..., QdrantDouble]
+
+
+@pytest.fixture(scope="session")
+def qdrant_double() -> Iterator[QdrantDouble]:
+    """One for the whole session, with an API key: empty it before use, and do not close it (see ``start_qdrant``)."""
+    double = QdrantDouble(api_key=API_KEY)
+    yield double
+    double.close()
+
+
+@pytest.fixture
+def start_qdrant() -> Iterator[StartQdrant]:
+    """``start_qdrant(**options)`` starts a double of this test's own."""
+    doubles: list[QdrantDouble] = []
+
+    def start(**options: str) -> QdrantDouble:
+        doubles.append(QdrantDouble(**options))
+        return doubles[-1]
+
+    yield start
+    for double in doubles:
+        double.close()

@@ -1,0 +1,51 @@
+"""Refusals of a Qdrant server, by what both of its APIs call them."""
+
+from __future__ import annotations
+
+
+class QdrantError(Exception):
+    """``grpc_code`` is the name of a status, ``http`` a status code, ``said`` what the server says."""
+
+    def __init__(self, *, grpc_code: str, http: int, said: str) -> None:
+        super().__init__(said)
+        self.grpc_code = grpc_code
+        self.http = http
+        self.said = said
+
+
+def bad_request(said: str) -> QdrantError:
+    """A request that cannot be done as it is."""
+    return QdrantError(grpc_code="INVALID_ARGUMENT", http=400, said=said)
+
+
+def not_found(collection: str) -> QdrantError:
+    """A collection that does not exist."""
+    return QdrantError(grpc_code="NOT_FOUND", http=404, said=f"Not found: Collection `{collection}` doesn't exist!")
+
+
+def already_exists(collection: str) -> QdrantError:
+    """A collection that does."""
+    return QdrantError(
+        grpc_code="ALREADY_EXISTS", http=409, said=f"Wrong input: Collection `{collection}` already exists!"
+    )
+
+
+def too_large(size: int, limit: int) -> QdrantError:
+    """A request above the limit."""
+    said = f"Error, decoded message length too large: found {size} bytes, the limit is: {limit} bytes"
+    return QdrantError(grpc_code="OUT_OF_RANGE", http=413, said=said)
+
+
+def unauthenticated(said: str) -> QdrantError:
+    """No key, or a wrong one."""
+    return QdrantError(grpc_code="UNAUTHENTICATED", http=401, said=said)
+
+
+def forbidden(said: str) -> QdrantError:
+    """A key that does not allow that."""
+    return QdrantError(grpc_code="PERMISSION_DENIED", http=403, said=f"Forbidden: {said}")
+
+
+def unavailable(said: str) -> QdrantError:
+    """Not now."""
+    return QdrantError(grpc_code="UNAVAILABLE", http=503, said=f"Service error: {said}")
