@@ -22,10 +22,12 @@ class FaultProxy:
     Use as a context manager. With a ``plan``, requests meet the faults that it says, in the form of ``refusal``.
     """
 
-    def __init__(self, target: str, plan: FaultPlan | None = None, refusal: Refusal | None = None) -> None:
+    def __init__(
+        self, target: str, plan: FaultPlan | None = None, refusal: Refusal | None = None, *, transport: str = "http"
+    ) -> None:
         self.token: str | None = None
         """When set, only requests that carry it in some header are passed on; the others get 401."""
-        self._plan, self._refusal = plan, refusal
+        self._plan, self._refusal, self._transport = plan, refusal, transport
         self._faults: deque[tuple[Callable[[Request], bool], Response]] = deque()
         self._guard = threading.Lock()
         secure = target.startswith("https:")
@@ -47,7 +49,7 @@ class FaultProxy:
         if self.token is not None and not any(self.token in value for value in request.headers.values()):
             # An impolite server: it says what it was sent.
             return Response(f"you sent {dict(request.headers)}".encode(), 401)
-        if self._plan is not None and (fault := self._plan.next("http")) is not None:
+        if self._plan is not None and (fault := self._plan.next(self._transport)) is not None:
             return self._planned(fault, request, self._plan)
         with self._guard:
             for one in self._faults:

@@ -32,7 +32,9 @@ class FaultyTransports:
         provider = self.provider
         with ExitStack() as opening:
             if provider.speaks_http:
-                proxy = opening.enter_context(FaultProxy(provider.origin(), self.plan, provider.refusal))
+                transport = "http without headers" if "retry-after" in provider.cannot else "http"
+                proxy = FaultProxy(provider.origin(), self.plan, provider.refusal, transport=transport)
+                opening.enter_context(proxy)
                 self._ports.append(proxy.port)
             if provider.speaks_grpc:
                 from tests.contract.grpc_fault_proxy import GrpcFaultProxy

@@ -34,6 +34,11 @@ class LanceS3(Provider):
     name = "lance-s3"
     speaks_http = True
     checks_credentials = True
+    cannot: ClassVar = {
+        "http alone": "its libraries send a failed request again by themselves: test_faults.py and "
+        "test_lance_s3_faults.py have the same with faults that stay",
+        "retry-after": "its libraries tell no header of an answer",
+    }
     tuned: ClassVar = {"num_partitions": (8, 16), "versions.keep_seconds": (600, 900)}
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
@@ -50,6 +55,10 @@ class LanceS3(Provider):
 
     def origin(self) -> str:
         return self.server.url
+
+    def restart(self) -> None:
+        self.server.stop()
+        self.server.start()
 
     def refusal(self, status: int, text: str) -> Response:
         code = _CODES.get(status, "InternalError")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from vectorwright.errors import Retryable, Terminal, VectorwrightError
+from vectorwright.errors import BatchTooLarge, NotFound, Retryable, Terminal, VectorwrightError
 
 from .bucket import Bucket
 
@@ -81,6 +81,11 @@ def is_absent(text: str) -> bool:
     return error_code(text) in _ABSENT
 
 
+def is_missing(text: str) -> bool:
+    """Whether an object that a table names is not there: the version that was read is too old, or the table is gone."""
+    return is_absent(text) or "not found" in text.lower()
+
+
 def is_commit_conflict(text: str) -> bool:
     """Whether Lance says that another commit came first: of a writer who lost its lease."""
     return any(phrase in text for phrase in _CONFLICTS)
@@ -116,6 +121,8 @@ _BY_CODE: tuple[tuple[set[str], type[Terminal | Retryable], str, str], ...] = (
     (_BUSY, Retryable, "Throttled", "the store asks to slow down"),
 )
 _BY_STATUS: tuple[tuple[set[int], type[Terminal | Retryable], str, str], ...] = (
+    ({409}, Retryable, "Unavailable", "another request is in its way"),
+    ({413}, BatchTooLarge, "BatchTooLarge", "it is larger than the store takes"),
     ({401, 403}, Terminal, "AccessDenied", "this is not allowed to these credentials"),
     ({429, 503}, Retryable, "Throttled", "the store asks to slow down"),
     ({501}, Terminal, "UnsupportedByStore", "the store has no such thing"),
@@ -148,6 +155,8 @@ def _of_status(bucket: Bucket, what: str, status: int | None, code: str | None) 
             return kind(f"{where}: {sentence} ({said})", reason=reason)
     if status >= 500:
         return Retryable(f"{where}: the store failed ({said})", reason="Unavailable")
+    if code in _ABSENT:
+        return NotFound(f"{where}: the store has no such object ({said})")
     if code is None:
         return Retryable(f"{where}: {said} in no form that an object store has", reason="UnexpectedAnswer")
     return Terminal(f"{where}: the store refused it ({said})", reason="RequestRefused")

@@ -17,7 +17,7 @@ from ..base import FieldDefinition, IndexDescription, Match, OwnershipMark, Reco
 from ..filters import Filter
 from ..server_checks import check_batch, check_query
 from .bucket import Bucket
-from .bucket_errors import bucket_error, is_commit_conflict
+from .bucket_errors import bucket_error, is_commit_conflict, is_missing
 from .committer import IDLE_AFTER, Committer
 from .contents import LANCE_ERRORS, reader_of
 from .fenced import FencedContents, Interfered
@@ -109,6 +109,8 @@ class BucketTable:
                     part = rows.slice(start, max(1, page))
                     yield decode_rows(part, vectors=vectors, metadata=metadata)
         except LANCE_ERRORS as error:
+            if is_missing(str(error)):
+                await self.head()  # NotFound where it was dropped meanwhile
             raise self._failed("reading", error) from None
 
     async def _read(self, head: Head, call: Callable[[Any], Awaitable[T]]) -> T:
@@ -116,7 +118,20 @@ class BucketTable:
             try:
                 return await call(await self._reader(head))
             except LANCE_ERRORS as error:
+                if not is_missing(str(error)):
+                    raise self._failed("reading", error) from None
+                now = await self._after_missing(head, error)
+            try:
+                return await call(await self._reader(now))
+            except LANCE_ERRORS as error:
                 raise self._failed("reading", error) from None
+
+    async def _after_missing(self, head: Head, error: BaseException) -> Head:
+        """The head, where the table moved on from the one that was read. Raises NotFound where it was dropped."""
+        now = await self.head()
+        if (now.location, now.version) == (head.location, head.version):
+            raise self._failed("reading", error) from None
+        return now
 
     async def _reader(self, head: Head) -> Any:
         """A reader of the very version that the head names."""
@@ -226,6 +241,8 @@ class BucketTable:
             except LANCE_ERRORS as error:
                 self._spoilt()
                 await self._lease.give_back()
+                if is_missing(str(error)):
+                    await self.head()  # NotFound where it was dropped meanwhile
                 if not is_commit_conflict(str(error)):
                     raise self._failed("a change", error) from None
             except VectorwrightError:

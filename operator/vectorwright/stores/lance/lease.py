@@ -156,22 +156,20 @@ class Lease:
                 self._seen = await self._heads.write(
                     self._name, replace(head, holder=self._me if keep else None), self._seen
                 )
-            except (HeadMoved, VectorwrightError) as error:
-                self._stray = not isinstance(error, HeadMoved)
+            except (HeadMoved, VectorwrightError):
                 self.lost()
+                self._stray = True  # unless somebody else has it, which is seen at the end
                 raise
             if not keep:
                 self._held, self._released = False, time.monotonic()
 
     async def give_back(self) -> None:
-        """Let go of the lease after a change that failed; where that fails, too, it runs out, or is let go at the end."""
+        """Let go of the lease after a change that failed; where that fails, too, it runs out."""
         async with self._writing:
             if self._held and self._seen is not None:
                 try:
                     await self._heads.write(self._name, replace(self._seen.head, holder=None), self._seen)
-                except HeadMoved:
-                    pass
-                except VectorwrightError:
+                except (HeadMoved, VectorwrightError):
                     self._stray = True
             self.lost()
 
