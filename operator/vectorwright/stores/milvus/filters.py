@@ -154,14 +154,20 @@ _Test = Callable[[_Operand], _Comparison | None]
 
 
 def _joined(parts: Sequence[str], *, all_of: bool) -> str:
-    """The parts as a balanced tree: servers walk expressions recursively, and there may be thousands of parts."""
-    if not parts:
-        return EVERYTHING if all_of else NOTHING
+    """All of the parts, or one of them: without those that change nothing."""
+    neutral, absorbing = (EVERYTHING, NOTHING) if all_of else (NOTHING, EVERYTHING)
+    if absorbing in parts:
+        return absorbing
+    said = [part for part in parts if part != neutral]
+    return _tree(said, " and " if all_of else " or ") if said else neutral
+
+
+def _tree(parts: Sequence[str], sign: str) -> str:
+    """As a balanced tree: servers walk expressions recursively, and there may be thousands of parts."""
     if len(parts) == 1:
         return parts[0]
     middle = len(parts) // 2
-    halves = (_joined(parts[:middle], all_of=all_of), _joined(parts[middle:], all_of=all_of))
-    return f"({halves[0]} {'and' if all_of else 'or'} {halves[1]})"
+    return f"({_tree(parts[:middle], sign)}{sign}{_tree(parts[middle:], sign)})"
 
 
 def _equal(place: _Operand, values: Iterable[Scalar]) -> _Comparison | None:

@@ -60,7 +60,7 @@ def key_of(name: str) -> str:
     """
     if _PLAIN.fullmatch(name) and not name.startswith(_QUOTED):
         return name
-    return _QUOTED + quote(name, safe="")
+    return _QUOTED + quote(name, safe="").replace("~", "%7E")
 
 
 def name_of(key: str) -> str:
