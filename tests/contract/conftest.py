@@ -43,10 +43,11 @@ def provider(request: pytest.FixtureRequest) -> Provider:
 def _skip_where_not_applicable(request: pytest.FixtureRequest, provider: Provider) -> None:
     needs = list(request.node.iter_markers("needs"))
     reason = report.not_applicable(needs, provider.capabilities()) if needs else None
+    cannot = provider.all_that_it_cannot()
     for mark in request.node.iter_markers("needs_server"):
         for ability in mark.args:
-            if ability in provider.cannot:
-                reason = reason or f"{report.NOT_APPLICABLE}{provider.cannot[ability]}"
+            if ability in cannot:
+                reason = reason or f"{report.NOT_APPLICABLE}{cannot[ability]}"
     if reason is not None:
         pytest.skip(reason)
 

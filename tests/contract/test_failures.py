@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 from tests.contract.conftest import StoreFactory
 from tests.contract.data import batch, definition, record_id, scrolled, vectors
 from tests.contract.fault_proxy import FaultProxy
-from tests.contract.providers import CREDENTIAL_PROVIDERS, HTTP_PROVIDERS, PROVIDERS, SECRET, Provider
+from tests.contract.providers import SECRET, Provider
 from tests.support.loopback_http import Request, Response
 
 from vectorwright.errors import BatchRejected, BatchTooLarge, NotFound, Retryable, Terminal, VectorwrightError
@@ -81,7 +81,7 @@ async def test_a_silent_store_is_retryable_in_time(
     assert all(isinstance(error, Retryable) and error.reason == "Timeout" for error in errors)
 
 
-@pytest.mark.parametrize("provider", CREDENTIAL_PROVIDERS, indirect=True)
+@pytest.mark.needs_server("credentials")
 async def test_wrong_credentials_are_terminal(provider: Provider, open_another: StoreFactory) -> None:
     for error in await _calls(open_another(provider.wrong_credentials())):
         assert type(error) is Terminal
@@ -121,34 +121,31 @@ async def test_connections_and_errors_show_no_credentials(provider: Provider, st
     assert not any(secret in shown + repr(absent.value) for secret in secrets)
 
 
-# Over HTTP, with a proxy that fails on purpose.
-
-
-@pytest.fixture(params=HTTP_PROVIDERS)
-def proxied(request: pytest.FixtureRequest) -> Iterator[tuple[Provider, FaultProxy]]:
-    """An HTTP provider and a proxy in front of its server."""
-    provider = PROVIDERS[request.param](request)
-    with FaultProxy(provider.origin()) as proxy:
-        yield provider, proxy
+# Over HTTP alone, with a proxy that fails on purpose; what is for every transport is in test_faults.py.
 
 
 @pytest.fixture
-async def behind(proxied: tuple[Provider, FaultProxy]) -> AsyncIterator[tuple[Store, FaultProxy]]:
+async def behind(
+    provider: Provider, store: Store, open_another: StoreFactory
+) -> AsyncIterator[tuple[Store, FaultProxy]]:
     """A store behind the proxy, with an index ``docs`` of three records, and the proxy."""
-    from vectorwright.stores.registry import open_store
-
-    provider, proxy = proxied
-    async with open_store(replace(provider.at(proxy.host, proxy.port), timeout=2)) as store:
-        await store.create_index(definition())
-        await store.upsert("docs", batch(3))
+    await store.create_index(definition())
+    with FaultProxy(provider.origin()) as proxy:
+        through = open_another(replace(provider.at(proxy.host, proxy.port), timeout=2))
+        await through.upsert("docs", batch(3))  # so that it knows its index
         proxy.requests.clear()
-        yield store, proxy
+        yield through, proxy
+        await through.close()
+
+
+over_http = pytest.mark.needs_server("http alone")
 
 
 def _writes(request: Request) -> bool:
     return len(request.body) > 2_000
 
 
+@over_http
 async def test_a_listing_is_one_request(behind: tuple[Store, FaultProxy]) -> None:
     store, proxy = behind
     for number in range(5):
@@ -158,12 +155,14 @@ async def test_a_listing_is_one_request(behind: tuple[Store, FaultProxy]) -> Non
     assert len(proxy.requests) == 1
 
 
+@over_http
 async def test_a_write_to_a_known_index_looks_nothing_up(behind: tuple[Store, FaultProxy]) -> None:
     store, proxy = behind
     await store.upsert("docs", batch(50, start=100))
     assert len(proxy.requests) <= 2
 
 
+@over_http
 @pytest.mark.parametrize(
     ("response", "reason", "after"),
     [
@@ -193,6 +192,7 @@ async def test_answers_of_nobody_are_retryable(
     assert [index.name for index in await store.list_indexes()] == ["docs"]
 
 
+@over_http
 @pytest.mark.parametrize("status", [400, 409, 422])
 async def test_an_error_page_says_nothing_about_the_records(behind: tuple[Store, FaultProxy], status: int) -> None:
     store, proxy = behind
@@ -202,6 +202,7 @@ async def test_an_error_page_says_nothing_about_the_records(behind: tuple[Store,
     assert not isinstance(raised.value, BatchRejected)
 
 
+@over_http
 async def test_a_write_that_is_throttled_waits_as_asked(behind: tuple[Store, FaultProxy]) -> None:
     store, proxy = behind
     proxy.fail(Response(b"slow down", 429, {"Retry-After": "11"}), _writes)
@@ -212,6 +213,7 @@ async def test_a_write_that_is_throttled_waits_as_asked(behind: tuple[Store, Fau
     assert await store.count("docs") == 53
 
 
+@over_http
 async def test_a_refusal_for_size_is_too_large(behind: tuple[Store, FaultProxy]) -> None:
     store, proxy = behind
     proxy.fail(Response(b"Payload too large", 413), _writes)
@@ -219,6 +221,7 @@ async def test_a_refusal_for_size_is_too_large(behind: tuple[Store, FaultProxy])
         await store.upsert("docs", batch(50, start=100))
 
 
+@over_http
 async def test_a_redirect_is_not_followed(behind: tuple[Store, FaultProxy]) -> None:
     store, proxy = behind
     proxy.fail(Response(b"", 307, {"Location": "http://127.0.0.1:1/"}))
@@ -227,6 +230,7 @@ async def test_a_redirect_is_not_followed(behind: tuple[Store, FaultProxy]) -> N
     assert raised.value.reason == "UnexpectedRedirect"
 
 
+@over_http
 async def test_a_refused_token_is_terminal_and_never_shown(behind: tuple[Store, FaultProxy]) -> None:
     store, proxy = behind
     proxy.token = "another token"

@@ -22,7 +22,14 @@ from tests.contract.data import DIMENSION, FIELDS, MARK, batch, definition, reco
 from tests.contract.providers import Provider
 
 from vectorwright.errors import Conflict, NotFound, Terminal
-from vectorwright.stores.base import ChangeClass, FieldDefinition, IndexDefinition, OwnershipMark, Store
+from vectorwright.stores.base import (
+    ChangeClass,
+    FieldDefinition,
+    IndexDefinition,
+    IndexDescription,
+    OwnershipMark,
+    Store,
+)
 from vectorwright.stores.filters import Eq
 
 pytestmark = pytest.mark.server
@@ -104,6 +111,30 @@ async def test_creating_takes_writes_at_once(store: Store) -> None:
     await store.create_index(definition())
     await store.upsert("docs", batch(2))
     assert await store.count("docs") == 2
+
+
+async def test_one_of_many_that_create_the_same_index_wins(store: Store, open_another: StoreFactory) -> None:
+    handles = [open_another(None) for _ in range(5)]
+    marks = [OwnershipMark("install-1", "team-a", f"docs-{number}") for number in range(5)]
+    results = await asyncio.gather(
+        *(handle.create_index(replace(definition(), mark=mark)) for handle, mark in zip(handles, marks, strict=True)),
+        return_exceptions=True,
+    )
+    won = [result for result in results if isinstance(result, IndexDescription)]
+    assert len(won) == 1, results
+    assert all(isinstance(result, Conflict) for result in results if result is not won[0])
+    seen = await store.describe_index("docs")
+    assert (seen.incarnation, seen.mark) == (won[0].incarnation, won[0].mark)
+    await store.upsert("docs", batch(2))
+    assert await store.count("docs") == 2
+
+
+async def test_many_indexes_are_made_at_once(store: Store) -> None:
+    names = [f"docs{number}" for number in range(6)]
+    await asyncio.gather(*(store.create_index(definition(name)) for name in names))
+    await asyncio.gather(*(store.upsert(name, batch(at + 1)) for at, name in enumerate(names)))
+    assert [index.name for index in await store.list_indexes()] == names
+    assert [await store.count(name) for name in names] == [1, 2, 3, 4, 5, 6]
 
 
 async def test_a_taken_name_is_a_conflict_and_nothing_is_touched(docs: Store) -> None:
@@ -203,9 +234,8 @@ async def test_an_index_dropped_behind_the_back_is_not_found(docs: Store, open_a
     assert await docs.list_indexes() == []
 
 
+@pytest.mark.needs("marks")
 async def test_marks_are_changed_and_removed(docs: Store) -> None:
-    if not docs.capabilities.marks:
-        pytest.skip("capabilities.marks is false")
     await docs.set_mark("docs", OTHER, "fp-2")
     seen = await docs.describe_index("docs")
     assert (seen.mark, seen.model_fingerprint) == (OTHER, "fp-2")
@@ -216,9 +246,8 @@ async def test_marks_are_changed_and_removed(docs: Store) -> None:
     assert (await docs.list_indexes())[0].mark is None
 
 
+@pytest.mark.needs("marks")
 async def test_mark_and_fingerprint_are_apart(docs: Store) -> None:
-    if not docs.capabilities.marks:
-        pytest.skip("capabilities.marks is false")
     await docs.set_mark("docs", None, "fp-3")
     seen = await docs.describe_index("docs")
     assert (seen.mark, seen.model_fingerprint) == (None, "fp-3")
@@ -227,11 +256,10 @@ async def test_mark_and_fingerprint_are_apart(docs: Store) -> None:
     assert (seen.mark, seen.model_fingerprint) == (MARK, None)
 
 
+@pytest.mark.needs("marks")
 async def test_a_mark_survives_writes_settings_and_another_connection(
     docs: Store, provider: Provider, open_another: StoreFactory
 ) -> None:
-    if not docs.capabilities.marks:
-        pytest.skip("capabilities.marks is false")
     await docs.upsert("docs", batch(3))
     for setting, (_, value) in provider.tuned.items():
         await docs.update_index("docs", {setting: value})
@@ -311,26 +339,6 @@ async def test_what_does_not_exist_is_not_found(docs: Store, call: str) -> None:
     with pytest.raises(NotFound) as absent:
         await ABSENT[call](docs)
     assert "nope" in absent.value.message
-
-
-async def test_aliases_work_or_are_refused(docs: Store) -> None:
-    assert await docs.aliases() == {}
-    if not docs.capabilities.aliases:
-        for call in (docs.set_alias("live", "docs"), docs.delete_alias("live")):
-            with pytest.raises(Terminal) as refused:
-                await call
-            assert refused.value.reason == "UnsupportedAlias"
-        return
-    await docs.create_index(definition("docs-g2"))
-    await docs.set_alias("live", "docs")
-    await docs.upsert("docs", batch(1))
-    assert await docs.count("live") == 1
-    await docs.set_alias("live", "docs-g2")
-    assert await docs.aliases() == {"live": "docs-g2"}
-    assert await docs.count("live") == 0
-    await docs.delete_alias("live")
-    with pytest.raises(NotFound):
-        await docs.delete_alias("live")
 
 
 async def test_closing_twice_is_fine(store: Store) -> None:

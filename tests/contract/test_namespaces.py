@@ -13,14 +13,13 @@ from dataclasses import replace
 import pytest
 from tests.contract.conftest import StoreFactory
 from tests.contract.data import batch, definition, record_id, scrolled, vectors
-from tests.contract.providers import NAMESPACE_PROVIDERS, PROVIDERS, Provider
+from tests.contract.providers import Provider
 
 from vectorwright.errors import NotFound, Terminal
 from vectorwright.stores.base import Store
 from vectorwright.stores.filters import Eq
 
 pytestmark = pytest.mark.server
-WITHOUT = [name for name in PROVIDERS if name not in NAMESPACE_PROVIDERS]
 
 
 async def test_statistics_tell_how_many_records_there_are(docs: Store) -> None:
@@ -38,7 +37,7 @@ async def test_statistics_of_what_does_not_exist(store: Store) -> None:
         await store.statistics("nope")
 
 
-@pytest.mark.parametrize("provider", WITHOUT, indirect=True)
+@pytest.mark.needs(namespaces=False)
 async def test_without_namespaces_none_can_be_opened_or_deleted(
     provider: Provider, docs: Store, open_another: StoreFactory
 ) -> None:
@@ -51,7 +50,7 @@ async def test_without_namespaces_none_can_be_opened_or_deleted(
     assert refused.value.reason == "UnsupportedNamespace"
 
 
-@pytest.mark.parametrize("provider", NAMESPACE_PROVIDERS, indirect=True)
+@pytest.mark.needs("namespaces")
 @pytest.mark.parametrize("name", ["", "a/b", "a b", "x" * 1000, "-a", "ü"])
 async def test_a_name_that_no_namespace_can_have(provider: Provider, open_another: StoreFactory, name: str) -> None:
     if not name:
@@ -76,7 +75,7 @@ async def two(provider: Provider, store: Store, open_another: StoreFactory) -> t
     return one, other
 
 
-@pytest.mark.parametrize("provider", NAMESPACE_PROVIDERS, indirect=True)
+@pytest.mark.needs("namespaces")
 async def test_a_namespace_sees_its_own_records_only(two: tuple[Store, Store], store: Store) -> None:
     one, other = two
     assert (await one.count("docs"), await other.count("docs")) == (5, 6)
@@ -92,7 +91,7 @@ async def test_a_namespace_sees_its_own_records_only(two: tuple[Store, Store], s
     assert {name: count for name, count in held.namespaces.items() if count} == {"team_a": 5, "team_b": 6}
 
 
-@pytest.mark.parametrize("provider", NAMESPACE_PROVIDERS, indirect=True)
+@pytest.mark.needs("namespaces")
 async def test_deleting_in_a_namespace_leaves_the_others(two: tuple[Store, Store]) -> None:
     one, other = two
     await one.delete("docs", [record_id(n) for n in (3, 4, 5, 6)])
@@ -103,7 +102,7 @@ async def test_deleting_in_a_namespace_leaves_the_others(two: tuple[Store, Store
     assert (await one.count("docs"), await other.count("docs")) == (3, 0)
 
 
-@pytest.mark.parametrize("provider", NAMESPACE_PROVIDERS, indirect=True)
+@pytest.mark.needs("namespaces")
 async def test_a_namespace_is_deleted_with_its_records(two: tuple[Store, Store], store: Store) -> None:
     one, other = two
     await store.delete_namespace("docs", "team_a")
@@ -115,7 +114,7 @@ async def test_a_namespace_is_deleted_with_its_records(two: tuple[Store, Store],
     assert (await one.count("docs"), await other.count("docs")) == (2, 6)
 
 
-@pytest.mark.parametrize("provider", NAMESPACE_PROVIDERS, indirect=True)
+@pytest.mark.needs("namespaces")
 async def test_a_namespace_that_nobody_wrote_to_is_empty(
     two: tuple[Store, Store], provider: Provider, open_another: StoreFactory
 ) -> None:

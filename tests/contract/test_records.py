@@ -5,7 +5,6 @@
 - a bad record is refused by name and nothing of its batch is written
 - several writers of the same ids leave each id once
 - deleting takes ids that are absent, and filters
-- a scroll gives each record once, also while others delete
 """
 
 from __future__ import annotations
@@ -57,6 +56,7 @@ async def test_what_is_not_asked_for_is_not_given(docs: Store) -> None:
     assert with_metadata.vector is None
     (alone,) = (await docs.fetch("docs", [record_id(0)], metadata=False)).values()
     assert alone.metadata == {}
+    assert alone.text is None
     assert alone.vector is None
 
 
@@ -88,6 +88,11 @@ METADATA: dict[str, Metadata] = {
     "long": {"word": "w" * 5_000},
     "many": {f"field_{number}": number for number in range(100)},
     "dots and dashes": {"a.b": 1, "c-d": 2, "Ключ": 3},
+    "one of each type": {"a": 1, "b": 1.0, "c": True, "d": "1", "e": 0, "f": 0.0, "g": False, "h": ""},
+    "numbers at the edge": {"a": 2**53, "b": float(2**53), "c": 2**53 + 1, "d": -(2**53) - 1, "e": 1e300, "f": 5e-324},
+    "whole floats": {"a": 1e15, "b": 1e22, "c": -3.0, "whole": 3.0, "real": 3},
+    "declared fields of other types": {"word": 1, "whole": "1", "real": True, "flag": 0.5},
+    "text that looks like others": {"word": "true", "a": "null", "b": "1.0", "c": "[]", "d": "{}", "e": "NaN"},
 }
 
 
@@ -102,14 +107,33 @@ async def test_metadata_comes_back_with_its_types(docs: Store, kind: str) -> Non
     }
 
 
+@pytest.mark.needs("list_metadata")
 async def test_lists_come_back(docs: Store) -> None:
-    if not docs.capabilities.list_metadata:
-        pytest.skip("capabilities.list_metadata is false")
-    await docs.upsert("docs", batch(2, metadata=[{"tags": ["a", "ü", "a"], "word": "x"}, {"tags": [], "word": "y"}]))
-    found = await docs.fetch("docs", [record_id(0), record_id(1)])
-    assert found[record_id(0)].metadata == {"tags": ["a", "ü", "a"], "word": "x"}
-    # An empty list may come back as absence, which every filter takes for the same.
-    assert found[record_id(1)].metadata in ({"word": "y"}, {"word": "y", "tags": []})
+    written: list[Metadata] = [{"tags": ["a", "ü", "a"], "word": "x"}, {"tags": [], "word": "y"}, {"tags": [""]}]
+    await docs.upsert("docs", batch(3, metadata=written))
+    found = await docs.fetch("docs", [record_id(number) for number in range(3)])
+    assert [found[record_id(number)].metadata for number in range(3)] == written
+
+
+@pytest.mark.needs(list_metadata=False)
+async def test_lists_are_refused_by_name(docs: Store) -> None:
+    with pytest.raises(BatchRejected) as refused:
+        await docs.upsert("docs", batch(2, metadata=[{}, {"tags": ["a"]}]))
+    assert record_id(1) in refused.value.message
+    assert await docs.count("docs") == 0
+
+
+@pytest.mark.parametrize("place", ["text", "metadata"])
+async def test_a_null_character_comes_back_or_is_refused_by_name(docs: Store, place: str) -> None:
+    odd = batch(2, texts=["fine", "a\0b"]) if place == "text" else batch(2, metadata=[{}, {"word": "a\0b"}])
+    (refused,) = await asyncio.gather(docs.upsert("docs", odd), return_exceptions=True)
+    if refused is not None:
+        assert isinstance(refused, BatchRejected)
+        assert record_id(1) in refused.message
+        assert await docs.count("docs") == 0
+        return
+    (record,) = (await docs.fetch("docs", [record_id(1)])).values()
+    assert (record.metadata, record.text) == (odd.metadata[1], odd.texts[1])
 
 
 async def test_texts_come_back(docs: Store) -> None:
@@ -137,6 +161,25 @@ async def test_old_and_new_records_in_one_batch(docs: Store) -> None:
     await docs.upsert("docs", batch(4))
     await docs.upsert("docs", batch(8, start=2))
     assert await docs.count("docs") == 10
+
+
+async def test_asking_twice_for_an_id_gives_it_once(docs: Store) -> None:
+    await docs.upsert("docs", batch(2))
+    found = await docs.fetch("docs", [record_id(0), record_id(1), record_id(0)])
+    assert sorted(found) == [record_id(0), record_id(1)]
+
+
+async def test_thousands_are_fetched_and_deleted_by_id(store: Store) -> None:
+    await store.create_index(definition("docs", dimension=4))
+    step = min(1_000, store.capabilities.max_batch_records)
+    for start in range(0, 3_000, step):
+        await store.upsert("docs", batch(min(step, 3_000 - start), start=start, dimension=4))
+    ids = [record_id(number) for number in range(3_200)]
+    assert len(await store.fetch("docs", ids)) == 3_000
+    await store.delete("docs", ids[:2_500])
+    assert await store.count("docs") == 500
+    await store.delete_where("docs", Range("whole", gte=2_600))
+    assert sorted(record.id for record in await scrolled(store)) == ids[2_500:2_600]
 
 
 async def test_an_empty_batch_is_fine(docs: Store) -> None:
@@ -292,49 +335,3 @@ async def test_counts_with_and_without_a_filter(docs: Store) -> None:
     assert await docs.count("docs", In("whole", (1, 2, 99))) == 2
     assert await docs.count("docs", Or(())) == 0
     assert await docs.count("docs", And(())) == 30
-
-
-@pytest.mark.parametrize("page", [1, 7, 1000])
-async def test_a_scroll_gives_each_record_once(docs: Store, page: int) -> None:
-    await docs.upsert("docs", batch(23))
-    pages = [records async for records in docs.scroll("docs", page=page)]
-    assert all(1 <= len(records) <= page for records in pages)
-    ids = [record.id for records in pages for record in records]
-    assert sorted(ids) == sorted(record_id(number) for number in range(23))
-
-
-async def test_a_scroll_of_many_pages(store: Store) -> None:
-    await store.create_index(definition("docs", dimension=4))
-    step = min(1_500, store.capabilities.max_batch_records)
-    for start in range(0, 4_500, step):
-        await store.upsert("docs", batch(min(step, 4_500 - start), start=start, dimension=4))
-    ids = [record.id for record in await scrolled(store, page=400)]
-    assert len(ids) == len(set(ids)) == 4_500
-
-
-async def test_a_scroll_with_a_filter_vectors_and_without_metadata(docs: Store) -> None:
-    written = batch(9)
-    await docs.upsert("docs", written)
-    pages = [records async for records in docs.scroll("docs", Eq("word", "w1"), vectors=True, metadata=False, page=2)]
-    records = [record for page in pages for record in page]
-    assert sorted(record.id for record in records) == [record_id(1), record_id(4), record_id(7)]
-    for record in records:
-        assert record.metadata == {}
-        at = written.ids.index(record.id)
-        np.testing.assert_allclose(record.vector, written.vectors[at], atol=1e-6)  # type: ignore[arg-type]
-
-
-async def test_a_scroll_of_nothing_gives_no_page(docs: Store) -> None:
-    assert [page async for page in docs.scroll("docs")] == []
-    await docs.upsert("docs", batch(1))
-    assert [page async for page in docs.scroll("docs", Eq("word", "nobody"))] == []
-
-
-async def test_deleting_what_is_scrolled_misses_nothing(docs: Store) -> None:
-    await docs.upsert("docs", batch(60))
-    seen: list[str] = []
-    async for records in docs.scroll("docs", page=7):
-        seen += [record.id for record in records]
-        await docs.delete("docs", [record.id for record in records])
-    assert sorted(seen) == sorted(record_id(number) for number in range(60))
-    assert await docs.count("docs") == 0

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import numpy as np
@@ -111,6 +112,40 @@ async def test_a_filter_that_nothing_matches(docs: Store) -> None:
     assert await docs.query("docs", vectors(1)[0], 10, Eq("word", "nobody")) == []
     assert await docs.query("docs", vectors(1)[0], 10, Or(())) == []
     assert len(await docs.query("docs", vectors(1)[0], 10, And(()))) == 4
+
+
+async def test_a_record_is_found_where_it_was_last_written(docs: Store) -> None:
+    await docs.upsert("docs", batch(30))
+    moved = vectors(30, seed=5)
+    await docs.upsert("docs", replace(batch(30), vectors=moved))
+    for at in (0, 13, 29):
+        (match,) = await docs.query("docs", moved[at], 1)
+        assert match.record.id == record_id(at)
+        assert match.score == pytest.approx(1.0, abs=1e-4)
+    assert all(match.score < 0.999 for match in await docs.query("docs", vectors(30)[7], 30))
+
+
+async def test_a_deleted_record_is_never_found(docs: Store) -> None:
+    await docs.upsert("docs", batch(30))
+    await docs.delete("docs", [record_id(number) for number in range(0, 30, 2)])
+    found = {match.record.id for match in await docs.query("docs", vectors(1)[0], 30)}
+    assert found == {record_id(number) for number in range(1, 30, 2)}
+
+
+async def test_records_at_the_same_place_are_all_found(docs: Store) -> None:
+    same = np.ascontiguousarray(np.repeat(vectors(1), 12, axis=0))
+    await docs.upsert("docs", replace(batch(12), vectors=same))
+    found = await docs.query("docs", same[0], 12)
+    assert sorted(match.record.id for match in found) == [record_id(number) for number in range(12)]
+    np.testing.assert_allclose([match.score for match in found], 1.0, atol=1e-4)
+
+
+async def test_searches_at_once_agree(docs: Store) -> None:
+    await docs.upsert("docs", batch(COUNT))
+    asked = vectors(8, seed=3)
+    alone = [[match.record.id for match in await docs.query("docs", one, 10)] for one in asked]
+    together = await asyncio.gather(*(docs.query("docs", one, 10) for one in asked))
+    assert [[match.record.id for match in matches] for matches in together] == alone
 
 
 @pytest.mark.parametrize("wrong", ["dimension", "nan", "zero", "top_k"])

@@ -69,6 +69,15 @@ class Provider(ABC):
         """Where the gRPC API of the server is, on 127.0.0.1, for the proxy."""
         raise NotImplementedError(f"{self.name} does not speak gRPC")
 
+    def all_that_it_cannot(self) -> Mapping[str, str]:
+        """``cannot``, and what follows from how it is spoken to."""
+        found = dict(self.cannot)
+        if self.speaks_grpc or not self.speaks_http:
+            found["http alone"] = "it does not speak HTTP alone, and test_faults.py has the same on its transports"
+        if not self.checks_credentials:
+            found["credentials"] = "its server asks for none; the proxy asks in its place, in test_failures.py"
+        return found
+
     def postgres_address(self) -> tuple[str, int]:
         """Where the PostgreSQL server is, for the proxy."""
         raise NotImplementedError(f"{self.name} does not speak PostgreSQL's protocol")
