@@ -6,11 +6,12 @@ a second copy writes nothing; back in a store that can hold them, records have t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
 import pytest
-from tests.contract.providers import PROVIDERS, Provider
+from tests.contract.providers import NAMESPACE_PROVIDERS, PROVIDERS, Provider
 from tests.support.copying import DIMENSION, SOURCE, TARGET, Pair, all_of, described, put, record
 
 from vectorwright.api.v1alpha1.ingestionjob import Phase
@@ -43,7 +44,12 @@ def _metadata(number: int) -> Metadata:
 def _records() -> list[Record]:
     texts = [None, "", "short", "Größe\nline two\ttab", "long " * 400]
     ids = [foreign_id(str(number)) if number % 2 else f"docs/file {number}.md#0" for number in range(COUNT)]
-    return [record(ids[n], n, _metadata(n), texts[n % len(texts)]) for n in range(COUNT)]
+    found = [record(ids[n], n, _metadata(n), texts[n % len(texts)]) for n in range(COUNT)]
+    for one in found:
+        if "vw_source" in one.metadata:
+            # As ingestion writes it in every store, for a record that came with an id.
+            one.metadata["vw_id"] = one.id
+    return found
 
 
 def _provider(name: str, request: pytest.FixtureRequest) -> Provider:
@@ -111,6 +117,29 @@ async def test_a_copy_is_what_the_source_is(first: str, second: str, request: py
         original = {one.id: one for one in _records()}
         _compare(came_back, {name: original[name] for name in came_back}, scaled=scaled)
         assert len(came_back) == len(held)
+
+
+@pytest.mark.parametrize("name", NAMESPACE_PROVIDERS)
+async def test_a_namespace_is_copied_into_another_and_the_others_stay(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    provider = _provider(name, request)
+    settings = dict(provider.namespaced)
+    places = [replace(provider.connection(), namespace=namespace) for namespace in ("", "team-a", "team-b")]
+    async with open_store(places[0]) as whole, open_store(places[1]) as origin, open_store(places[2]) as store:
+        await whole.probe()
+        found = await whole.create_index(IndexDefinition(SOURCE, DIMENSION, "cosine", settings=settings))
+        await put(origin, SOURCE, [record(foreign_id(str(n)), n, {"n": n}) for n in range(30)])
+        await put(store, SOURCE, [record(foreign_id("theirs"), 99, {"vw_source": "theirs"})])
+        here = {"index": SOURCE, "soleWriter": False, "madeForUs": False}
+        pair = Pair(
+            origin, store, found.incarnation, found.incarnation, {"store": here, "sourceStore": {"index": SOURCE}}
+        )
+        state = await pair.run()
+        assert (state.phase, state.verification, state.counts.vectors_written) == (Phase.SUCCEEDED, "Exact", 30)
+        assert len(await all_of(store, SOURCE)) == 31
+        assert len(await all_of(origin, SOURCE)) == 30
+        assert (await pair.run()).counts.documents_unchanged == 30
 
 
 def _has_list(one: Record) -> bool:
