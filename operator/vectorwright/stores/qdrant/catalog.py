@@ -180,7 +180,7 @@ class QdrantCatalog(StoreWithoutNamespaces):
         while (collection := await self._resolve(name)).info.status not in READY:
             if time.monotonic() > until:
                 raise Retryable(
-                    f"index {name}: Qdrant made the collection, and it does not take writes yet", reason="NotReady"
+                    f"index {name}: Qdrant made the collection, and it does not take writes yet", reason="IndexNotReady"
                 )
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)
