@@ -39,10 +39,6 @@ class LanceS3(Provider):
         "test_lance_s3_faults.py have the same with faults that stay",
         "retry-after": "its libraries tell no header of an answer",
     }
-    cannot: ClassVar = {
-        "http alone": "a call is several requests to a bucket, and one that fails is tried again: test_faults.py has "
-        "faults that stay",
-    }
     tuned: ClassVar = {"num_partitions": (8, 16), "versions.keep_seconds": (600, 900)}
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
@@ -56,10 +52,6 @@ class LanceS3(Provider):
     def at(self, host: str, port: int, grpc_port: int | None = None) -> Connection:
         del grpc_port
         return s3_connection(self.server, self.bucket, endpoint=f"http://{host}:{port}")
-
-    def restart(self) -> None:
-        self.server.stop()
-        self.server.start()
 
     def origin(self) -> str:
         return self.server.url
