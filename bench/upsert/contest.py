@@ -46,6 +46,15 @@ class Contestant(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """A server and who writes to it. ``rows`` is chosen so that a round takes a few seconds."""
+
+    server: str
+    rows: int
+    contestants: tuple[Contestant, ...]
+
+
 @dataclass(slots=True)
 class Result:
     """What one contestant did, a value a round."""

@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from .. import plots, report
 from ..world import say
-from .contest import ROUNDS, Contestant, contest
+from .arenas import ARENAS, Opener
+from .contest import ROUNDS, contest
 from .rows import DIMENSION, make_rows
-
-
-@dataclass(frozen=True, slots=True)
-class Arena:
-    """A server and who writes to it. ``rows`` is chosen so that a round takes a few seconds."""
-
-    server: str
-    rows: int
-    contestants: tuple[Contestant, ...]
-
-
-Opener = Callable[[], AbstractContextManager[Arena]]
-
-
-def arenas() -> Mapping[str, Opener]:
-    """The stores that can be measured here, by provider."""
-    from . import arenas as known
-
-    return known.ARENAS
 
 
 def _chosen() -> Iterator[tuple[str, Opener]]:
     asked = [name for name in os.environ.get("STORES", "").split(",") if name]
-    for name, opener in arenas().items():
+    for name, opener in ARENAS.items():
         if not asked or name in asked:
             yield name, opener
 
