@@ -29,7 +29,7 @@ from ..registry import Connection
 from ..server_checks import check_definition, check_fields, check_name, check_settings
 from . import settings as tuning
 from .channel import WeaviateGrpc
-from .collection import Collection, creation, properties_of_field
+from .collection import TERMS, Collection, creation, properties_of_field
 from .names import NAME_PATTERN, collection_name, index_name
 from .transport import Absent, Refused, WeaviateRest
 
@@ -41,8 +41,8 @@ KNOWN_SECONDS = 5.0
 CAPABILITIES = Capabilities(
     metrics=frozenset(tuning.DISTANCES),
     max_dimension=65_535,
-    # A batch is indexed before it is acknowledged: 5,000 vectors of 768 dimensions took 6 s on 2 cores.
-    max_batch_records=5_000,
+    # A batch is indexed before it is acknowledged, and a request has a timeout. Larger ones are not faster.
+    max_batch_records=1_000,
     # The server takes 100 MB by default (/v1/meta, grpcMaxMessageSize).
     max_batch_bytes=32 * 2**20,
     name_pattern=NAME_PATTERN,
@@ -145,7 +145,8 @@ class WeaviateCatalog(ClosingStore):
     async def _known_or_resolved(self, name: str) -> Collection:
         """The collection as it was at most some seconds ago. Raises NotFound."""
         since, found = self._known.get(name, (0.0, None))
-        if found is not None and time.monotonic() - since < KNOWN_SECONDS:
+        # One of others' making gets what filters ask with the first write to it.
+        if found is not None and found.has(TERMS) and time.monotonic() - since < KNOWN_SECONDS:
             return found
         return await self._resolve(name)
 
@@ -225,7 +226,8 @@ class WeaviateCatalog(ClosingStore):
 
     async def _add_fields(self, name: str, collection: Collection, fields: Sequence[FieldDefinition]) -> None:
         for field in fields:
-            for body in properties_of_field(field, ranged=False):
+            taken = {one.lower() for one in collection.properties}
+            for body in properties_of_field(field, ranged=False, taken=taken):
                 await self._add_property(name, collection, body)
         ours = collection.ours
         added = {field.name: field.type for field in fields}

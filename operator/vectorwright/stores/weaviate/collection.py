@@ -7,7 +7,7 @@ last line of it, JSON behind :data:`MARKER`; what people wrote before it stays.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,13 @@ _NO_PROPERTIES = frozenset({"id", "_id", "_additional"})
 
 
 def range_property(field: str) -> str:
-    """The property that holds a field's key (see :mod:`.terms`)."""
-    return f"vw_range_{field}"
+    """The property that holds a field's key (see :mod:`.terms`).
+
+    To Weaviate names that differ in small and capital letters only are one.
+    """
+    return "vw_range_" + "".join(
+        f"_{letter.lower()}" if letter.isupper() or letter == "_" else letter for letter in field
+    )
 
 
 def typed_property(field: FieldDefinition) -> str | None:
@@ -141,7 +146,7 @@ class Collection:
                 if data_type in _FIELD_TYPES and not name.startswith("vw_")
             }
             declared = found | declared
-        return tuple(FieldDefinition(name, str(type_)) for name, type_ in declared.items())
+        return tuple(FieldDefinition(name, str(type_)) for name, type_ in sorted(declared.items()))
 
     @property
     def ranged(self) -> frozenset[str]:
@@ -205,10 +210,10 @@ def property_of(name: str, data_type: str, *, filterable: bool) -> dict[str, Any
     return body
 
 
-def properties_of_field(field: FieldDefinition, *, ranged: bool) -> list[dict[str, Any]]:
-    """The properties of a declared field: what other clients see, and its key."""
+def properties_of_field(field: FieldDefinition, *, ranged: bool, taken: Container[str]) -> list[dict[str, Any]]:
+    """The properties of a declared field: what other clients see, and its key. ``taken``: names, in small letters."""
     typed = typed_property(field)
-    made = [] if typed is None else [property_of(typed, TYPES[field.type], filterable=True)]
+    made = [] if typed is None or typed.lower() in taken else [property_of(typed, TYPES[field.type], filterable=True)]
     return [*made, property_of(range_property(field.name), "text", filterable=True)] if ranged else made
 
 
@@ -220,7 +225,7 @@ def _needed(fields: Iterable[FieldDefinition]) -> list[dict[str, Any]]:
         *(property_of(range_property(name), "text", filterable=True) for name in RANGED_RESERVED),
     ]
     for field in fields:
-        made += properties_of_field(field, ranged=True)
+        made += properties_of_field(field, ranged=True, taken={str(one["name"]).lower() for one in made})
     return made
 
 

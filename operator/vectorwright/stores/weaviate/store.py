@@ -20,6 +20,7 @@ from vectorwright.errors import BatchRejected, Retryable, Terminal
 from ..base import IndexStatistics, Match, Record, RecordBatch, Store, Vectors
 from ..filters import Filter
 from ..registry import Connection
+from ..safe_text import safe_text
 from ..server_checks import check_batch, check_query
 from .catalog import WeaviateCatalog, absent, not_divided
 from .channel import Declined, NoSuchCollection, NoSuchTenant, is_busy, load_messages
@@ -87,6 +88,14 @@ class WeaviateStore(WeaviateCatalog):
                 reason="UnsupportedNamespace",
             )
 
+    def _check_vector(self, name: str, collection: Collection) -> None:
+        if collection.vector is None:
+            raise Terminal(
+                f"index {name}: its collection has several vectors or none; Vectorwright writes to and searches those "
+                "with one",
+                reason="InvalidRequest",
+            )
+
     async def statistics(self, name: str) -> IndexStatistics:
         """What an index holds, exactly, up to 1,000 active tenants. Raises NotFound."""
         collection = await self._resolve(name)
@@ -135,11 +144,7 @@ class WeaviateStore(WeaviateCatalog):
         """Write records, replacing what is there. Raises BatchRejected, BatchTooLarge, Retryable, NotFound."""
         collection = await self._resolve(name)
         self._check_namespace(name, collection)
-        if collection.vector is None:
-            raise Terminal(
-                f"index {name}: its collection has several vectors or none; Vectorwright writes to those with one",
-                reason="InvalidRequest",
-            )
+        self._check_vector(name, collection)
         encoded = check_batch(
             batch,
             index=name,
@@ -154,14 +159,23 @@ class WeaviateStore(WeaviateCatalog):
                 )
         if not batch.ids:
             return
-        for body in collection.missing_properties():
-            await self._add_property(name, collection, body)
+        if missing := collection.missing_properties():
+            for body in missing:
+                await self._add_property(name, collection, body)
+            collection = await self._resolve(name)
         messages = await load_messages()
         request = encode_batch(
             messages, collection, batch, encoded, tenant=self._namespace, consistency=self._consistency
         )
+        answer = await self._write(name, collection, request)
+        if any("tenant not found" in str(one.error).lower() for one in answer.errors):
+            await self._make_tenant(name, collection)
+            answer = await self._write(name, collection, request)
+        await self._check_items(name, batch, list(answer.errors))
+
+    async def _write(self, name: str, collection: Collection, request: Any) -> Any:
         try:
-            answer = await self._grpc.call("BatchObjects", request, writes=True)
+            return await self._grpc.call("BatchObjects", request, writes=True)
         except NoSuchTenant:
             await self._make_tenant(name, collection)
             raise Retryable(f"index {name}: namespace {self._namespace} was made just now: write again") from None
@@ -169,7 +183,6 @@ class WeaviateStore(WeaviateCatalog):
             raise absent(name) from None
         except Declined as error:
             raise Terminal(f"index {name}: Weaviate refused the write: {error.told}", reason="InvalidRequest") from None
-        await self._check_items(name, batch, list(answer.errors))
 
     def _holds(self, record_id: str) -> bool:
         return re.fullmatch(self.capabilities.id_pattern or "", record_id) is not None
@@ -178,10 +191,7 @@ class WeaviateStore(WeaviateCatalog):
         """Raise where the server did not take every record."""
         if not errors:
             return
-        told = str(errors[0].error)[:300]
-        if "tenant not found" in told.lower():
-            await self._make_tenant(name, await self._resolve(name))
-            raise Retryable(f"index {name}: namespace {self._namespace} was made just now: write again")
+        told = safe_text(str(errors[0].error))
         if any(is_busy(str(one.error)) for one in errors):
             raise Retryable(f"index {name}: Weaviate could not write {len(errors)} of {len(batch)} records: {told}")
         await self._resolve(name)  # records are not to blame for an index that is gone
@@ -232,6 +242,7 @@ class WeaviateStore(WeaviateCatalog):
             del self._known[name]  # it may have been made again
 
         async def query(collection: Collection) -> list[Match]:
+            self._check_vector(name, collection)
             clause = True if where is None else translate(where, collection)
             dimension = collection.dimension or len(asked)
             check_query(asked, top_k, index=name, dimension=dimension, metric=collection.metric or "")
