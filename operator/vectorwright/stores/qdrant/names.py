@@ -16,10 +16,24 @@ _ENCODED = "vw_name:"
 _OWN = "vw_"
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
-ID_PATTERN = r"^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|0|[1-9][0-9]{0,18})$"
-"""Ids of points: UUIDs, of whose spellings the server keeps this one, and integers, here below 10^19."""
-_ID = re.compile(ID_PATTERN)
 _LARGEST = 2**64 - 1
+
+
+def _up_to(most: str) -> str:
+    """A regular expression of the numbers with as many digits as ``most`` that are not larger."""
+    smaller = [
+        f"{most[:at]}[{1 if at == 0 else 0}-{int(digit) - 1}][0-9]{{{len(most) - at - 1}}}"
+        for at, digit in enumerate(most)
+        if int(digit) > (at == 0)
+    ]
+    return "|".join([*smaller, most])
+
+
+ID_PATTERN = (
+    r"^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|0|[1-9][0-9]{0,18}|" + _up_to(str(_LARGEST)) + ")$"
+)
+"""Ids of points: UUIDs, of whose spellings the server keeps this one, and integers of 64 bits."""
+_ID = re.compile(ID_PATTERN)
 
 
 def key_of(name: str) -> str:
@@ -41,11 +55,6 @@ def path_of(key: str) -> str:
 
 def number_of(record_id: str) -> int | None:
     """The number that an id is, or None where it is a UUID. Raises ValueError where it can be no point's id."""
-    if len(record_id) == 36:
-        if _ID.fullmatch(record_id):
-            return None
-    elif record_id.isascii() and record_id.isdigit() and (record_id == "0" or record_id[0] != "0"):
-        number = int(record_id)
-        if number <= _LARGEST:
-            return number
-    raise ValueError("neither a UUID nor an integer of 64 bits")
+    if not _ID.fullmatch(record_id):
+        raise ValueError("neither a UUID nor an integer of 64 bits")
+    return None if len(record_id) == 36 else int(record_id)

@@ -14,8 +14,8 @@ class QdrantProvider(ApiModel):
     """A Qdrant server (1.13 or newer) or Qdrant Cloud. Its API key or JWT is the `token` of the credentials."""
 
     url: str = HttpUrl
-    """Address of the server, such as `http://qdrant.search.svc:6333`. All is said to the gRPC API of that host, over TLS
-    with `https`."""
+    """Address of the server, such as `http://qdrant.search.svc:6333`. All is said to the gRPC API of that host, with
+    `https` over TLS."""
     grpc_port: int | None = Field(default=None, ge=1, le=65535)
     """Port of the gRPC API on the same host. 6334 when left out."""
 
