@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,7 +18,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from tests.contract.conftest import StoreFactory
 from tests.contract.data import MARK, batch, definition, record_id, scrolled, vectors
 from tests.contract.fault_proxy import FaultProxy
 from tests.contract.providers.weaviate import Weaviate
@@ -320,86 +318,3 @@ async def test_a_filtered_scroll_divides_ids_that_are_close_together(store: Stor
     await write(store, [record_id(number) for number in range(3_500)], [{"whole": number} for number in range(3_500)])
     found = [record.id for record in await scrolled(store, Range("whole", gte=100), page=300)]
     assert sorted(found) == sorted(record_id(number) for number in range(100, 3_500))
-
-
-async def test_an_index_with_tenants_wants_one_named(
-    provider: Weaviate, store: Store, open_another: StoreFactory
-) -> None:
-    await store.create_index(replace(definition(), settings={"multi_tenancy": True}))
-    for call in (store.upsert("docs", batch(1)), store.count("docs"), store.query("docs", vectors(1)[0], 3)):
-        with pytest.raises(Terminal) as refused:
-            await call
-        assert refused.value.reason == "UnsupportedNamespace"
-    await store.create_index(definition("plain"))
-    named = open_another(replace(provider.connection(), namespace="team_a"))
-    for call in (named.upsert("plain", batch(1)), named.count("plain"), named.delete_namespace("plain", "team_a")):
-        with pytest.raises(Terminal) as refused:
-            await call
-        assert refused.value.reason == "UnsupportedNamespace"
-
-
-async def test_tenants_of_a_collection_that_does_not_make_them_by_itself(
-    provider: Weaviate, store: Store, open_another: StoreFactory, api: httpx.AsyncClient
-) -> None:
-    await made_by_others(api, "Books", multiTenancyConfig={"enabled": True})
-    named = open_another(replace(provider.connection(), namespace="team_a"))
-    assert await named.count("books") == 0
-    await asyncio.gather(*(named.upsert("books", batch(3, start=3 * part)) for part in range(4)))
-    assert await named.count("books") == 12
-    held = await store.statistics("books")
-    assert (held.count, held.exact, held.namespaces) == (12, True, {"team_a": 12})
-    tenants = [{"name": "team_a", "activityStatus": "INACTIVE"}]
-    (await api.put("/schema/Books/tenants", json=tenants)).raise_for_status()
-    held = await store.statistics("books")
-    assert (held.count, held.exact, held.details["inactive_tenants"]) == (0, False, 1)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"index_type": "flat"},
-        {"index_type": "flat", "quantizer.type": "bq", "quantizer.rescore_limit": 30},
-        {"quantizer.type": "sq", "quantizer.training_limit": 5_000},
-        {"quantizer.type": "rq", "quantizer.bits": 1},
-        {"quantizer.type": "none"},
-        {"hnsw.ef_construction": 99, "hnsw.max_connections": 20, "hnsw.filter_strategy": "sweeping", "shards": 2},
-        {"multi_tenancy": True, "replication_factor": 1},
-    ],
-    ids=",".join,
-)
-async def test_settings_are_told_back(store: Store, settings: dict[str, Any]) -> None:
-    made = await store.create_index(replace(definition(), settings=settings))
-    assert made.settings.items() >= settings.items()
-
-
-async def test_vectors_are_compressed_later(docs: Store) -> None:
-    await docs.upsert("docs", batch(50))
-    await docs.update_index("docs", {"quantizer.type": "rq", "quantizer.rescore_limit": 25})
-    assert (await docs.describe_index("docs")).settings["quantizer.type"] == "rq"
-    (match,) = await docs.query("docs", vectors(50)[7], 1)
-    assert match.record.id == record_id(7)
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"replication_factor": 3}, "1 available, 3 requested"),
-        ({"index_type": "flat", "quantizer.type": "pq"}, "PQ is not currently supported"),
-        ({"index_type": "dynamic"}, "async indexing"),
-    ],
-    ids=["replicas", "quantizer", "dynamic"],
-)
-async def test_what_a_server_refuses_is_said_in_its_words(store: Store, settings: dict[str, Any], says: str) -> None:
-    with pytest.raises(Terminal, match=says) as refused:
-        await store.create_index(replace(definition(), settings=settings))
-    assert refused.value.reason == "InvalidSetting"
-    assert await store.list_indexes() == []
-
-
-async def test_what_is_fixed_at_creation_is_refused_before_any_call(docs: Store) -> None:
-    before = await docs.describe_index("docs")
-    for setting in ("hnsw.ef_construction", "index_type", "multi_tenancy", "replication_factor", "shards"):
-        with pytest.raises(Terminal) as refused:
-            await docs.update_index("docs", {setting: 2})
-        assert refused.value.reason == "ImmutableSetting"
-    assert await docs.describe_index("docs") == before

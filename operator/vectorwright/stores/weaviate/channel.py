@@ -21,6 +21,7 @@ from vectorwright.errors import BatchTooLarge, Retryable, Terminal, Vectorwright
 from ..http_errors import THROTTLED, UNEXPECTED_ANSWER, retry_after
 from ..registry import Connection
 from ..safe_text import safe_text
+from ..tls import VERIFICATION_FAILED
 
 DEFAULT_GRPC_PORT = 50051
 _MODULES = (
@@ -212,6 +213,11 @@ class WeaviateGrpc:
         told, text = safe_text(details, (self._token,)), details.lower()
         if code in {"UNAUTHENTICATED", "PERMISSION_DENIED"} or "unauthorized" in text or "forbidden" in text:
             return Terminal(f"{self._where} refused the credentials: check the Secret", reason="AccessDenied")
+        if "certificate_verify_failed" in text:
+            return Terminal(
+                f"the certificate of {self._where} is not trusted: set the CA bundle or the server name in spec.tls",
+                reason=VERIFICATION_FAILED,
+            )
         if code == "UNAVAILABLE" and any(sign in text for sign in _CONNECTION_SIGNS):
             what = "cannot be reached, or broke off the connection"
             return Retryable(f"{self._where} {what}: check spec.weaviate", reason="Unreachable")
