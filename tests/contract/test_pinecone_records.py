@@ -217,3 +217,17 @@ async def test_pages_of_large_vectors_are_short(store: Store, double: PineconeDo
     pages = [page async for page in store.scroll("docs", vectors=True)]
     assert sorted(record.id for page in pages for record in page) == sorted(record_id(n) for n in range(24))
     assert max(map(len, pages)) == 20
+
+
+async def test_reads_wait_for_what_another_handle_of_the_process_wrote(store: Store, double: PineconeDouble) -> None:
+    await store.create_index(definition())
+    double.knobs.visible_after = 0.4
+    async with open_store(connection(double, namespace="team_a")) as writer:
+        await writer.upsert("docs", batch(3))
+    async with open_store(connection(double, namespace="team_a", freshnessTimeoutSeconds=5)) as reader:
+        assert len(await reader.fetch("docs", [record_id(n) for n in range(3)])) == 3
+    await store.delete_index("docs")
+    await store.create_index(definition())
+    async with open_store(connection(double, namespace="team_a", freshnessTimeoutSeconds=30)) as reader:
+        # Another index under the same name numbers its writes anew: there is nothing to wait for.
+        assert await asyncio.wait_for(reader.count("docs"), 5) == 0

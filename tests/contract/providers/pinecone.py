@@ -1,11 +1,17 @@
-"""Pinecone: a double of its own a test, or the empty project of ``PINECONE_API_KEY``."""
+"""Pinecone: a double of its own a test, or the empty project of ``PINECONE_API_KEY``.
+
+``PINECONE_CONTROLLER_HOST`` names another control plane than the public one, as it does for the SDK. Tests share the
+one project, so they run in one process (``-n 0``), and each deletes what it made.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -18,6 +24,7 @@ from vectorwright.stores.filters import And, Eq, Exists, Filter, In, Ne, Not, Or
 from vectorwright.stores.registry import Connection, StoreCredentials, open_store
 
 REAL_KEY = os.environ.get("PINECONE_API_KEY", "")
+REAL_URL = os.environ.get("PINECONE_CONTROLLER_HOST", "")
 
 
 class Pinecone(Provider):
@@ -32,8 +39,8 @@ class Pinecone(Provider):
     def __init__(self, request: pytest.FixtureRequest) -> None:
         super().__init__(request)
         if REAL_KEY:
-            asyncio.run(_must_be_empty())
-            request.addfinalizer(lambda: asyncio.run(_clear()))
+            _apart(_must_be_empty)
+            request.addfinalizer(lambda: _apart(_clear))
             return
         self.double = PineconeDouble({SECRET: "p1a2b3c"})
         self.double.knobs.bare_hosts = True
@@ -65,9 +72,16 @@ class Pinecone(Provider):
 
 
 def _real() -> Connection:
+    url = {"controlUrl": REAL_URL} if REAL_URL else {}
     return Connection(
-        "pinecone", {"freshnessTimeoutSeconds": 60}, credentials=StoreCredentials(token=REAL_KEY), timeout=60
+        "pinecone", {"freshnessTimeoutSeconds": 60, **url}, credentials=StoreCredentials(token=REAL_KEY), timeout=60
     )
+
+
+def _apart(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """In a thread with an event loop of its own: that of the test is not ours."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(work())).result()
 
 
 async def _must_be_empty() -> None:

@@ -126,8 +126,8 @@ class PineconeCatalog(StoreWithoutAliases):
             described = [self._described(bytes(one)) for one in raw]
         except (msgspec.ValidationError, msgspec.DecodeError):
             raise stranger(self._api.endpoint) from None
-        for name in self._known.keys() - {one.name for one in described}:
-            self._forget(name)
+        listed = {one.name for one in described}
+        self._known = {name: index for name, index in self._known.items() if name in listed}
         return described
 
     def _described(self, raw: bytes) -> IndexDescription:
@@ -140,9 +140,6 @@ class PineconeCatalog(StoreWithoutAliases):
 
     def _keep(self, model: IndexModel) -> PineconeIndex:
         index = PineconeIndex.read(model, plain_http=self._api.plain_http)
-        known = self._known.get(index.name)
-        if known and known.host and known.incarnation != index.incarnation:
-            self._api.forget(known.host)
         self._known[index.name] = index
         self._learn_project(index)
         return index
@@ -265,7 +262,7 @@ class PineconeCatalog(StoreWithoutAliases):
                 )
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        self._forget(name)
+        self._known.pop(name, None)
 
     async def _resolve(self, name: str) -> PineconeIndex:
         """The index of that name, as it is now. Raises NotFound."""
@@ -274,13 +271,8 @@ class PineconeCatalog(StoreWithoutAliases):
         try:
             return self._keep(await self._api.control(lambda indexes: indexes.describe(name)))
         except NotFound:
-            self._forget(name)
+            self._known.pop(name, None)
             raise absent(name) from None
-
-    def _forget(self, name: str) -> None:
-        gone = self._known.pop(name, None)
-        if gone and gone.host:
-            self._api.forget(gone.host)
 
 
 def absent(name: str) -> NotFound:

@@ -11,10 +11,11 @@ from pinecone.models.indexes.index import IndexModel
 from pinecone.models.indexes.read_capacity import ReadCapacityDedicatedResponse
 from pinecone.models.indexes.schema import DenseVectorField
 
-from vectorwright.errors import Terminal
+from vectorwright.errors import Retryable, Terminal
 
 from ..base import ChangeClass, IndexDescription, Setting
 from . import tags as tagging
+from .freshness import Place
 
 DENSE_FIELD = "_values"
 """The field that the vectors API addresses; an index with this one alone is a vector index."""
@@ -69,6 +70,13 @@ class PineconeIndex:
     def incarnation(self) -> str:
         """Written at creation. An index that others made has but its host, which its successor may have again."""
         return tagging.read_incarnation(self.tags) or f"host:{self.host or self.name}"
+
+    @property
+    def place(self) -> Place:
+        """Where its data plane is. Raises Retryable (``IndexNotReady``) while there is none."""
+        if not self.host:
+            raise Retryable(f"index {self.name} is not ready (state {self.state})", reason="IndexNotReady")
+        return Place(self.host, self.incarnation)
 
     @property
     def protected(self) -> bool:

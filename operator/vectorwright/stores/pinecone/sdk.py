@@ -26,7 +26,7 @@ from vectorwright.errors import Retryable, Terminal
 from ..registry import Connection
 from ..tls import ssl_context
 from .errors import stranger, translate
-from .freshness import Freshness
+from .freshness import Freshness, Place, freshness_of
 
 T = TypeVar("T")
 
@@ -61,9 +61,7 @@ class _Pool(httpx.AsyncBaseTransport):
 class IndexClient:
     """The data plane of one index."""
 
-    def __init__(self, host: str, api_key: str, http: httpx.AsyncClient, freshness: Freshness) -> None:
-        self.host = host
-        self.freshness = freshness
+    def __init__(self, host: str, api_key: str, http: httpx.AsyncClient) -> None:
         self.index = AsyncIndex(host=host, api_key=api_key, additional_headers=_HEADERS)
         self._http = self.index._http  # noqa: SLF001 - see the module
         self._http._client = http  # noqa: SLF001
@@ -107,6 +105,7 @@ class PineconeApi:
                 reason="MissingCredentials",
             )
         self._token = token
+        self._namespace = connection.namespace
         self._timeout = connection.timeout
         self._slots = asyncio.Semaphore(connection.max_concurrency)
         self._pool = _Pool(connection, parts, transport)
@@ -125,7 +124,7 @@ class PineconeApi:
             "User-Agent": f"vectorwright/{__version__} {self._http._headers['User-Agent']}",  # noqa: SLF001
         }
         self._http._client = self._client(self.endpoint)  # noqa: SLF001
-        self._indexes: OrderedDict[str, IndexClient] = OrderedDict()
+        self._indexes: OrderedDict[Place, IndexClient] = OrderedDict()
 
     def _client(self, base_url: str, freshness: Freshness | None = None) -> httpx.AsyncClient:
         return httpx.AsyncClient(
@@ -153,27 +152,23 @@ class PineconeApi:
         response = await self._bounded(lambda: self._http.get("/indexes"), self.endpoint, writes=False)
         return response.content
 
-    async def data(self, host: str, call: Callable[[IndexClient], Awaitable[T]], *, writes: bool = False) -> T:
-        """Ask the data plane of an index at ``host``. Raises only errors of ours."""
-        client = self._index(host)
-        return await self._bounded(lambda: call(client), host, writes=writes)
+    async def data(self, place: Place, call: Callable[[IndexClient], Awaitable[T]], *, writes: bool = False) -> T:
+        """Ask the data plane of an index. Raises only errors of ours."""
+        client = self._index(place)
+        return await self._bounded(lambda: call(client), place.host, writes=writes)
 
-    def freshness(self, host: str) -> Freshness:
-        """How far the index at ``host`` is behind what was written to it here."""
-        return self._index(host).freshness
+    def freshness(self, place: Place) -> Freshness:
+        """How far the index is behind what was written to it here."""
+        return freshness_of(place, self._namespace)
 
-    def forget(self, host: str) -> None:
-        """Another index may answer at ``host`` by now: what was seen of the last one does not hold."""
-        self._indexes.pop(host, None)
-
-    def _index(self, host: str) -> IndexClient:
-        client = self._indexes.get(host)
+    def _index(self, place: Place) -> IndexClient:
+        client = self._indexes.get(place)
         if client is None:
-            freshness = Freshness()
-            client = self._indexes[host] = IndexClient(host, self._token, self._client(host, freshness), freshness)
+            http = self._client(place.host, self.freshness(place))
+            client = self._indexes[place] = IndexClient(place.host, self._token, http)
             if len(self._indexes) > MAX_CLIENTS:
                 self._indexes.popitem(last=False)
-        self._indexes.move_to_end(host)
+        self._indexes.move_to_end(place)
         return client
 
     async def _bounded(self, call: Callable[[], Awaitable[T]], endpoint: str, *, writes: bool) -> T:

@@ -275,12 +275,12 @@ class PineconeStore(PineconeCatalog):
         return known
 
     async def _read(self, name: str, call: Callable[[IndexClient], Awaitable[T]]) -> T | None:
-        """Like :meth:`_on`, after the index shows what this session wrote, where that was asked for."""
-        known = self._known.get(name)
-        if self._freshness and known and known.host and known.dimension:
-            host, dimension = known.host, known.dimension
-            await self._api.freshness(host).wait(
-                self._freshness, lambda: self._api.data(host, lambda client: self._nearest(client, dimension))
+        """Like :meth:`_on`, after the index shows what this process wrote, where that was asked for."""
+        known = await self._index(name) if self._freshness else None
+        if known and known.dimension:
+            place, dimension = known.place, known.dimension
+            await self._api.freshness(place).wait(
+                self._freshness, lambda: self._api.data(place, lambda client: self._nearest(client, dimension))
             )
         return await self._on(name, call)
 
@@ -295,7 +295,7 @@ class PineconeStore(PineconeCatalog):
         """
         known = await self._index(name)
         try:
-            return await self._api.data(self._host(known), call, writes=writes)
+            return await self._api.data(known.place, call, writes=writes)
         except NotFound:
             found = await self._resolve(name)
         except Retryable as error:
@@ -306,7 +306,7 @@ class PineconeStore(PineconeCatalog):
         if (found.host, found.incarnation) == (known.host, known.incarnation):
             return None
         try:
-            return await self._api.data(self._host(found), call, writes=writes)
+            return await self._api.data(found.place, call, writes=writes)
         except NotFound:
             return None
 
@@ -315,11 +315,6 @@ class PineconeStore(PineconeCatalog):
             await self._resolve(name)
         except (Retryable, Terminal):
             return  # the first error says more
-
-    def _host(self, index: PineconeIndex) -> str:
-        if not index.host:
-            raise Retryable(f"index {index.name} is not ready (state {index.state})", reason="IndexNotReady")
-        return index.host
 
 
 async def _done(call: Awaitable[object]) -> bool:

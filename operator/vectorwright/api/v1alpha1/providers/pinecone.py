@@ -20,7 +20,7 @@ class PineconeProvider(ApiModel):
     """Id of the project, as its indexes' hosts have it (`<index>-<project>.svc…`): its identity. Found from a host when
     left out; an empty project is then told by the key that reaches it."""
     freshness_timeout_seconds: int | None = Field(default=None, ge=1, le=300)
-    """Reads of a session wait so long at most, until the index shows what that session wrote. Reads do not wait when
+    """Reads wait so long at most, until the index shows what the same process wrote. They do not wait when
     left out: Pinecone shows writes a little later. Serverless indexes only."""
 
 
