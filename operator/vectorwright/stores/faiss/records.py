@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import orjson
@@ -52,6 +53,12 @@ def decode_line(line: bytes) -> tuple[str, Metadata, str | None]:
     """Id, metadata and text of a line."""
     value = orjson.loads(line)
     return value["id"], value["metadata"], value["text"]
+
+
+@lru_cache(256)
+def name_in_line(name: str) -> bytes:
+    """How the name of a metadata field stands in the line of every record that has it."""
+    return orjson.dumps(name) + b":"
 
 
 def encode_change(change: Change) -> bytes:

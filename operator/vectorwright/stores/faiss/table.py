@@ -12,7 +12,7 @@ import numpy as np
 from ..base import RESERVED_FIELDS, Match, Metadata, Record, Vectors
 from ..filters import Filter
 from .columns import Column, Mask, select
-from .records import Change, Upsert, decode_line
+from .records import Change, Upsert, decode_line, name_in_line
 from .vectors import Inverted, Slots, VectorTable
 
 _RECORD_BYTES = 400
@@ -171,9 +171,10 @@ class Table:
         live = self._live[: len(self._ids)]
         return live.copy() if where is None else select(where, live, self._columns, self._metadata)
 
-    def _metadata(self, slot: int) -> Metadata:
+    def _metadata(self, slot: int, name: str) -> Metadata:
         line = self._lines[slot]
-        return {} if line is None else decode_line(line)[1]
+        # Most records have no such field, and a look at the bytes is a twentieth of decoding them.
+        return {} if line is None or name_in_line(name) not in line else decode_line(line)[1]
 
     def count(self, where: Filter | None) -> int:
         """Records that match."""
