@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from qdrant_client import grpc
 
 from vectorwright.errors import Terminal
@@ -57,12 +58,16 @@ def translate(where: Filter, fields: Mapping[str, str]) -> Translated:
 
     Raises Terminal (``UnsupportedFilter``), also where it is too large.
     """
-    found = _Translation(fields).of(where)
+    too_deep = refused(f"more than {MAX_DEPTH} levels at once")
+    try:
+        found = _Translation(fields).of(where)
+    except (DecodeError, RecursionError):  # no message is made that is too deep to be read
+        raise too_deep from None
     if isinstance(found, bool):
         return found
     whole = found.filter if found.HasField("filter") else grpc.Filter(must=[found])
     if _depth(whole) > MAX_DEPTH:
-        raise refused(f"more than {MAX_DEPTH} levels at once")
+        raise too_deep
     return whole
 
 

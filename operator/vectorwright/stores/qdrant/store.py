@@ -214,7 +214,7 @@ def _check_single(collection: Collection) -> None:
         raise Terminal(
             f"index {collection.name}: the collection has several vectors a point, or none; Vectorwright uses those "
             "with one",
-            reason="UnsupportedIndex",
+            reason="UnsupportedCollection",
         )
 
 
