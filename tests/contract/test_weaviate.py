@@ -318,3 +318,17 @@ async def test_a_filtered_scroll_divides_ids_that_are_close_together(store: Stor
     await write(store, [record_id(number) for number in range(3_500)], [{"whole": number} for number in range(3_500)])
     found = [record.id for record in await scrolled(store, Range("whole", gte=100), page=300)]
     assert sorted(found) == sorted(record_id(number) for number in range(100, 3_500))
+
+
+async def test_long_texts_are_filtered_exactly_also_after_a_restart(docs: Store, provider: Weaviate) -> None:
+    words = ["w" * 70_000, "w" * 70_000 + "x", "w" * 300]
+    await docs.upsert(
+        "docs", batch(3, metadata=[{"word": word} for word in words], texts=["a\0b", None, "t" * 200_000])
+    )
+    provider.restart()
+    assert [record.id for record in await scrolled(docs, Eq("word", words[1]))] == [record_id(1)]
+    assert await docs.count("docs", Range("word", gt=words[2], lte=words[1])) == 2
+    assert await docs.count("docs", Range("word", gt=words[0])) == 1
+    found = await docs.fetch("docs", [record_id(number) for number in range(3)])
+    assert [found[record_id(number)].metadata for number in range(3)] == [{"word": word} for word in words]
+    assert [found[record_id(number)].text for number in range(3)] == ["a\0b", None, "t" * 200_000]
