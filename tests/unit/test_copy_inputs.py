@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.support.copying import SOURCE, TARGET, all_of, described, put, some
+from tests.support.copying import SOURCE, TARGET, Pair, all_of, described, put, some
 from tests.support.reconciling import NAMESPACE, World, resource
 from tests.support.store_server import StoreServer
 from tests.support.workers import StartWorker
@@ -26,7 +26,10 @@ from vectorwright.ingest.runspec import EXIT_SUCCESS
 from vectorwright.reconcile import sessions
 from vectorwright.reconcile.cache import Key
 from vectorwright.reconcile.job_manifest import worker_job
+from vectorwright.reconcile.run_budget import share
+from vectorwright.reconcile.runner_base import WorkerBudget
 from vectorwright.stores.base import IndexDefinition
+from vectorwright.stores.memory import MemoryStore
 from vectorwright.stores.registry import Connection, StoreCredentials, open_store
 
 OLD_STATUS = {**INDEX_STATUS, "physicalName": "old", "incarnation": "i0", "backendId": "b0", "modelFingerprint": "f"}
@@ -145,6 +148,33 @@ async def test_a_source_that_is_not_ready_is_waited_for(cluster: Cluster) -> Non
     ]
     error = await cluster.refused(cluster.job(source={"vectorIndex": {"name": "absent"}}))
     assert (error.reason, isinstance(error, Retryable)) == ("IndexNotFound", True)
+
+
+# -- limits --
+async def test_a_copy_takes_its_share_of_both_stores(cluster: Cluster) -> None:
+    limited = {"limits": {"requestsPerSecond": 12}}
+    cluster.put("VectorStore", "elsewhere", {"chroma": {"url": "http://elsewhere:8000"}, **limited}, READY)
+    names = {"first": copying(cluster, "first"), "fill": cluster.job("fill", sourceName="more")}
+    for name, job in names.items():
+        inputs = await cluster.gather(job)
+        cluster.context.runs[Key("IngestionJob", NAMESPACE, name)] = (inputs.backend_id, inputs.spec)
+    copy = Key("IngestionJob", NAMESPACE, "first")
+    assert share(cluster.context, copy) == WorkerBudget(source_requests_per_second=12.0)
+    cluster.context.runs[Key("IngestionJob", NAMESPACE, "second")] = cluster.context.runs[copy]
+    assert share(cluster.context, copy) == WorkerBudget(source_requests_per_second=6.0)
+    # Another job writes to the store that these two read from.
+    writer = cluster.context.runs[Key("IngestionJob", NAMESPACE, "fill")][1]
+    cluster.context.runs[Key("IngestionJob", NAMESPACE, "fill")] = ("b0", writer)
+    assert share(cluster.context, copy) == WorkerBudget(source_requests_per_second=4.0)
+    assert share(cluster.context, Key("IngestionJob", NAMESPACE, "fill")) == WorkerBudget(requests_per_second=4.0)
+
+
+async def test_reads_keep_to_the_limit_of_the_source_and_take_its_grants() -> None:
+    pair = await Pair.make(MemoryStore(), MemoryStore(), sourceStore={"requestsPerSecond": 50})
+    run = pair.prepare()
+    assert (run.limits.source_requests.rate, run.limits.requests.rate) == (50, None)
+    run.limits.grant({"sourceRequestsPerSecond": 5})
+    assert run.limits.source.requests.rate == 5
 
 
 # -- through the control loop --

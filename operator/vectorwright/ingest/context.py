@@ -16,7 +16,7 @@ from .dead_letters import DeadLetters
 from .identity import Identity, id_digest
 from .items import Pending
 from .ledger import Ledger
-from .limits import Limits
+from .limits import Limits, StoreBuckets
 from .progress import Progress
 from .retry import Retrier
 from .runspec import RunSpec
@@ -59,7 +59,7 @@ class Halt:
 class StoreCalls:
     """Calls to the store within the limits, repeated when they fail for outside reasons."""
 
-    def __init__(self, store: Store, index: str, limits: Limits, retrier: Retrier) -> None:
+    def __init__(self, store: Store, index: str, limits: Limits | StoreBuckets, retrier: Retrier) -> None:
         self.store = store
         self.index = index
         self._limits = limits

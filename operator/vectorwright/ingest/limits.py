@@ -85,6 +85,16 @@ class Share:
     bytes_per_second: float | None = None
     embed_requests_per_minute: float | None = None
     embed_tokens_per_minute: float | None = None
+    source_requests_per_second: float | None = None
+    """Of the store that a copy reads from, where that is another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreBuckets:
+    """What one store may be asked for."""
+
+    requests: TokenBucket
+    bytes: TokenBucket
 
 
 _NAMES = {
@@ -92,11 +102,12 @@ _NAMES = {
     "bytesPerSecond": "bytes_per_second",
     "embedRequestsPerMinute": "embed_requests_per_minute",
     "embedTokensPerMinute": "embed_tokens_per_minute",
+    "sourceRequestsPerSecond": "source_requests_per_second",
 }
 
 
 class Limits:
-    """The four buckets of a run. Until the operator says otherwise they follow ``run.json``."""
+    """The buckets of a run. Until the operator says otherwise they follow ``run.json``."""
 
     def __init__(self, share: Share | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -104,7 +115,7 @@ class Limits:
         self._heard = clock()
         self._alone = False
         rates = self._rates(1.0)
-        self.requests, self.bytes, self.embed_requests, self.embed_tokens = (
+        self.requests, self.bytes, self.embed_requests, self.embed_tokens, self.source_requests = (
             TokenBucket(rate, clock=clock) for rate in rates
         )
 
@@ -118,8 +129,14 @@ class Limits:
                 spec.store.bytes_per_second,
                 limits.requests_per_minute if limits else None,
                 limits.tokens_per_minute if limits else None,
+                spec.source_store.requests_per_second if spec.source_store is not None else None,
             )
         )
+
+    @property
+    def source(self) -> StoreBuckets:
+        """For the store that a copy reads from; reads take nothing of the bytes that are written."""
+        return StoreBuckets(self.source_requests, TokenBucket(None))
 
     @property
     def share(self) -> Share:
@@ -132,17 +149,18 @@ class Limits:
         return self._alone
 
     def _rates(self, factor: float) -> tuple[float | None, ...]:
-        """Units a second of the four buckets, in their order."""
+        """Units a second of the buckets, in their order."""
         per_second = (
             (self._share.requests_per_second, 1.0),
             (self._share.bytes_per_second, 1.0),
             (self._share.embed_requests_per_minute, 60.0),
             (self._share.embed_tokens_per_minute, 60.0),
+            (self._share.source_requests_per_second, 1.0),
         )
         return tuple(None if limit is None else limit * factor / seconds for limit, seconds in per_second)
 
     def _apply(self, factor: float) -> None:
-        buckets = (self.requests, self.bytes, self.embed_requests, self.embed_tokens)
+        buckets = (self.requests, self.bytes, self.embed_requests, self.embed_tokens, self.source_requests)
         for bucket, rate in zip(buckets, self._rates(factor), strict=True):
             bucket.set_rate(rate)
 

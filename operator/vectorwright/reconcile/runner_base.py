@@ -32,6 +32,8 @@ class WorkerBudget:
     bytes_per_second: float | None = None
     embed_requests_per_minute: float | None = None
     embed_tokens_per_minute: float | None = None
+    source_requests_per_second: float | None = None
+    """Of the store that a copy reads from, where that is another one."""
 
 
 class Runner(Protocol):

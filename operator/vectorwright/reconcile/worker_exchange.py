@@ -23,6 +23,7 @@ def _budget(budget: WorkerBudget) -> dict[str, Any]:
         "bytesPerSecond": budget.bytes_per_second,
         "embedRequestsPerMinute": budget.embed_requests_per_minute,
         "embedTokensPerMinute": budget.embed_tokens_per_minute,
+        "sourceRequestsPerSecond": budget.source_requests_per_second,
     }
     return {name: value for name, value in told.items() if value is not None}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vectorwright.api.v1alpha1.ingestionjob import SyncMode
 from vectorwright.errors import Terminal
 from vectorwright.ingest.context import StoreCalls
-from vectorwright.ingest.limits import Limits, Share
+from vectorwright.ingest.limits import Limits
 from vectorwright.ingest.retry import Retrier
 from vectorwright.ingest.run_frame import DEFAULT_ATTEMPTS, RunFrame, check_place
 from vectorwright.ingest.runspec import RunSpec, StoreOrigin
@@ -31,8 +31,8 @@ def copy_of(
     """A run that copies one index to another. Two indexes of one store share its limits."""
     attempts = retrier or Retrier(spec.batch.attempts or DEFAULT_ATTEMPTS, on_retry=lambda: run.progress.retried())  # noqa: PLW0108 - the run comes after
     shared = bool(place.backend_id) and place.backend_id == spec.store.backend_id
-    reads = limits if shared else Limits(Share(place.requests_per_second))
-    source = IndexOrigin(StoreCalls(origin, place.index, reads, attempts), place)
+    calls = StoreCalls(origin, place.index, limits if shared else limits.source, attempts)
+    source = IndexOrigin(calls, place)
     run = CopyRun(spec, store=store, origin=source, limits=limits, retrier=attempts, looks=looks)
     return run
 
