@@ -1,6 +1,6 @@
 # Every target prepares .venv first, which takes milliseconds when nothing has changed.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test check fmt crds cluster-up cluster-down bench clean bootstrap
+.PHONY: help demo demo-stop test contract-table check fmt crds cluster-up cluster-down bench clean bootstrap
 MAKEFLAGS += --no-print-directory
 
 PYTHON_IN_VENV := .venv/bin/python
@@ -16,6 +16,10 @@ demo-stop: bootstrap ## Stop the demos that KEEP=1 left running, and delete all 
 
 test: bootstrap ## Run every test on real servers (ARGS= for pytest, e.g. ARGS="tests/unit -k plan")
 	@$(PYTHON_IN_VENV) -m scripts.run_tests $(ARGS)
+
+contract-table: bootstrap ## Run the contract suite of all stores, and write docs/store-contract.md from what it found
+	@$(PYTHON_IN_VENV) -m scripts.run_tests tests/contract --contract-report .cache/contract-report.json
+	@$(PYTHON_IN_VENV) -m scripts.store_table --report .cache/contract-report.json
 
 check: bootstrap ## Format, lint, types, import contracts, and crds/ against the models
 	@$(PYTHON_IN_VENV) -m scripts.check

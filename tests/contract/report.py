@@ -13,6 +13,8 @@ from vectorwright.stores.base import Capabilities
 
 PROVIDER = "provider"
 """Name of the property by which a test says which provider it ran against."""
+CASE = "case"
+"""Name of the property by which a test with several values says that each is a check of its own."""
 NOT_APPLICABLE = "n/a: "
 """How the reason of a skip begins that the capability matrix gives."""
 
@@ -29,7 +31,8 @@ class Recorder:
         if provider is None or (report.when != "call" and report.passed):
             return
         module, _, test = report.nodeid.rpartition("/")[2].partition("::")
-        check = f"{module.removesuffix('.py')}::{test.partition('[')[0]}"
+        case = dict(report.user_properties).get(CASE)
+        check = f"{module.removesuffix('.py')}::{test.partition('[')[0]}{f': {case}' if case else ''}"
         empty = {"passed": 0, "failed": 0, "n/a": 0, "reasons": []}
         cell = self._found.setdefault(check, {}).setdefault(str(provider), empty)
         reason = str(report.longrepr[2]).removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""

@@ -8,13 +8,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from tests.contract.calls import Call, calls_of, prepare
 from tests.contract.fault_plan import FAULTS
 from tests.contract.faulty_transports import FaultyTransports
 from tests.contract.providers import Provider
+from tests.contract.report import CASE
 from tests.contract.verdicts import Met, problem
 
 from vectorwright.stores.base import Store
@@ -90,8 +91,14 @@ def failures(met: list[Met], secrets: list[str]) -> str:
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "timeout"])
 async def test_a_fault_at_any_call_is_the_right_kind_of_error(
-    provider: Provider, prepared: Store, transports: FaultyTransports, usual: dict[str, int], fault: str
+    provider: Provider,
+    prepared: Store,
+    transports: FaultyTransports,
+    usual: dict[str, int],
+    fault: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    record_property(CASE, fault)
     met = []
     for call in calls_of(prepared.capabilities):
         for first in positions(usual[call.name]):
