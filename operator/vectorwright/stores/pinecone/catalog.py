@@ -10,10 +10,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 import httpx
-import msgspec
-from pinecone._internal.adapters.indexes_adapter import IndexesAdapter
-from pinecone._internal.constants import CONTROL_PLANE_API_VERSION
-from pinecone.errors.exceptions import ResponseParsingError
 from pinecone.models.indexes.index import IndexModel
 
 from vectorwright.errors import Conflict, NotFound, Retryable, Terminal
@@ -31,11 +27,10 @@ from ..base import (
 from ..registry import Connection
 from ..server_checks import check_definition, check_fields, check_settings
 from . import tags as tagging
-from .errors import stranger
 from .indexes import DENSE_FIELD, KNOWN_SETTINGS, MUTABLE, PineconeIndex, configuration, deployment, read_capacity
 from .metadata import MAX_BYTES
 from .records import MAX_ID_LENGTH
-from .sdk import PineconeApi
+from .sdk import API_VERSION, PineconeApi
 
 CAPABILITIES = Capabilities(
     metrics=frozenset({"cosine", "dotproduct", "euclidean"}),
@@ -75,14 +70,6 @@ _LONGEST_PAUSE = 3.0
 _FAILED_STATES = {"InitializationFailed", "Disabled"}
 
 
-class _Listing(msgspec.Struct):
-    indexes: list[msgspec.Raw]
-
-
-class _Named(msgspec.Struct):
-    name: str
-
-
 class PineconeCatalog(StoreWithoutAliases):
     """What is done with indexes; :class:`.store.PineconeStore` adds what is done with their records."""
 
@@ -100,7 +87,7 @@ class PineconeCatalog(StoreWithoutAliases):
     async def probe(self) -> StoreInfo:
         """Whether the project answers. Raises Terminal (``AccessDenied``), Retryable."""
         await self._list()
-        return StoreInfo(CONTROL_PLANE_API_VERSION, self._backend_id(), self._api.endpoint, self.capabilities)
+        return StoreInfo(API_VERSION, self._backend_id(), self._api.endpoint, self.capabilities)
 
     def _backend_id(self) -> str:
         """The project. Only the hosts of its indexes tell which it is: an empty one is told by the key that reaches it.
@@ -120,23 +107,15 @@ class PineconeCatalog(StoreWithoutAliases):
         return sorted(await self._list(), key=lambda index: index.name)
 
     async def _list(self) -> list[IndexDescription]:
-        content = await self._api.raw_listing()
-        try:
-            raw = msgspec.json.decode(content, type=_Listing).indexes
-            described = [self._described(bytes(one)) for one in raw]
-        except (msgspec.ValidationError, msgspec.DecodeError):
-            raise stranger(self._api.endpoint) from None
-        listed = {one.name for one in described}
+        found = await self._api.listing()
+        listed = {one if isinstance(one, str) else one.name for one in found}
         self._known = {name: index for name, index in self._known.items() if name in listed}
-        return described
-
-    def _described(self, raw: bytes) -> IndexDescription:
-        """An index of the listing; of one that the SDK cannot read, made by a newer API, the name alone."""
-        try:
-            return self._keep(IndexesAdapter.to_index_model(raw)).describe()
-        except ResponseParsingError:
-            name = msgspec.json.decode(raw, type=_Named).name
-            return IndexDescription(name, None, None, incarnation=f"unreadable:{name}")
+        return [
+            IndexDescription(one, None, None, incarnation=f"unreadable:{one}")
+            if isinstance(one, str)
+            else self._keep(one).describe()
+            for one in found
+        ]
 
     def _keep(self, model: IndexModel) -> PineconeIndex:
         index = PineconeIndex.read(model, plain_http=self._api.plain_http)

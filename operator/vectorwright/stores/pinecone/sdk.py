@@ -14,11 +14,15 @@ from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, urlsplit
 
 import httpx
+import msgspec
 import orjson
 from pinecone import AsyncPinecone
+from pinecone._internal.adapters.indexes_adapter import IndexesAdapter
+from pinecone._internal.constants import CONTROL_PLANE_API_VERSION
 from pinecone.async_client.async_index import AsyncIndex
 from pinecone.async_client.indexes import AsyncIndexes
-from pinecone.errors.exceptions import PineconeError
+from pinecone.errors.exceptions import PineconeError, ResponseParsingError
+from pinecone.models.indexes.index import IndexModel
 
 from vectorwright import __version__
 from vectorwright.errors import Retryable, Terminal
@@ -31,6 +35,8 @@ from .freshness import Freshness, Place, freshness_of
 T = TypeVar("T")
 
 DEFAULT_URL = "https://api.pinecone.io"
+API_VERSION = CONTROL_PLANE_API_VERSION
+"""Version of the API that the SDK speaks, such as ``2026-07``."""
 MAX_CLIENTS = 64
 """Index clients that are kept: one is a few KB, and a session of the operator may see thousands of indexes."""
 
@@ -87,6 +93,21 @@ def _object(response: httpx.Response) -> dict[str, Any]:
 
 _HEADERS = {"Accept": "application/json"}
 """Given to the SDK's clients, which otherwise take more headers from the environment."""
+
+
+class _Listing(msgspec.Struct):
+    indexes: list[msgspec.Raw]
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+def _readable(raw: bytes) -> IndexModel | str:
+    try:
+        return IndexesAdapter.to_index_model(raw)
+    except ResponseParsingError:
+        return msgspec.json.decode(raw, type=_Named).name
 
 
 class PineconeApi:
@@ -147,10 +168,16 @@ class PineconeApi:
         """Ask the control plane. Raises only errors of ours."""
         return await self._bounded(lambda: call(self._pinecone.indexes), self.endpoint, writes=False)
 
-    async def raw_listing(self) -> bytes:
-        """The project's indexes as JSON: the SDK leaves out what it cannot read, which would look like a loss."""
+    async def listing(self) -> list[IndexModel | str]:
+        """All indexes; of one that the SDK cannot read, made by a newer API, the name alone.
+
+        The SDK's own listing leaves those out, which would look like a loss, and takes ``{}`` for an empty project.
+        """
         response = await self._bounded(lambda: self._http.get("/indexes"), self.endpoint, writes=False)
-        return response.content
+        try:
+            return [_readable(bytes(raw)) for raw in msgspec.json.decode(response.content, type=_Listing).indexes]
+        except (msgspec.ValidationError, msgspec.DecodeError):
+            raise stranger(self.endpoint) from None
 
     async def data(self, place: Place, call: Callable[[IndexClient], Awaitable[T]], *, writes: bool = False) -> T:
         """Ask the data plane of an index. Raises only errors of ours."""
