@@ -9,7 +9,7 @@ from ..common import ApiModel, exactly_one, rules
 
 
 class FaissProvider(ApiModel):
-    """FAISS indexes on a volume, behind `vectorwright store-server`, their single writer."""
+    """FAISS indexes in memory and on a volume, behind `vectorwright store-server`, their single writer."""
 
     model_config = rules(exactly_one("server", "path", where="spec.faiss"))
 
@@ -23,13 +23,15 @@ class FaissIvf(ApiModel):
     """Settings of an inverted file (IVFFlat)."""
 
     lists: int | None = Field(default=None, ge=1, le=65536)
-    """Number of lists. A change rebuilds the index (Costly)."""
+    """Number of lists. The index is built beside the traffic once it holds 39 vectors a list; a change rebuilds it
+    (Costly)."""
     probes: int | None = Field(default=None, ge=1, le=65536)
-    """Lists that a search looks into. Changed in place (Safe)."""
+    """Lists that a search without a filter looks into. A third of them, at least 8, when left out. Changed in place
+    (Safe)."""
 
 
 class FaissTuning(ApiModel):
     """Settings of a FAISS index. Exact search (Flat) when nothing is set."""
 
     ivf: FaissIvf | None = None
-    """An inverted file. Exact search when left out."""
+    """An inverted file. Exact search when left out. HNSW is not offered: FAISS cannot remove vectors from it."""
