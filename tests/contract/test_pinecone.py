@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
@@ -29,6 +30,7 @@ from vectorwright.stores.registry import Connection, StoreCredentials, TlsSettin
 
 pytestmark = pytest.mark.server
 KEY = "pcsk_of_the_tests"
+DENSE = {"type": "dense_vector", "dimension": 3, "metric": "cosine"}
 PODS: dict[str, Setting] = {"pods.environment": "us-east1-gcp", "pods.pod_type": "p1.x1"}
 
 
@@ -96,10 +98,7 @@ async def test_an_index_that_others_made_is_told_as_far_as_it_is_known(store: St
     double.project("p1a2b3c").answer(
         "POST",
         "/indexes",
-        {
-            "name": "theirs",
-            "schema": {"fields": {"_values": {"type": "dense_vector", "dimension": 3, "metric": "cosine"}}},
-        },
+        {"name": "theirs", "schema": {"fields": {"_values": DENSE}}},
         "x",
     )
     (index,) = await store.list_indexes()
@@ -113,6 +112,19 @@ async def test_an_index_that_the_sdk_cannot_read_is_not_lost(docs: Store, double
     double.project("p1a2b3c").indexes["docs"].deployment = {"deployment_type": "of a newer API"}
     (index,) = await docs.list_indexes()
     assert (index.name, index.dimension) == ("docs", None)
+
+
+async def test_an_index_of_documents_is_listed_and_not_written_to(docs: Store, double: PineconeDouble) -> None:
+    fields = {"body": {"type": "string", "full_text_search": {}}, "vector": DENSE}
+    told = {**double.project("p1a2b3c").answer("GET", "/indexes/docs", {}, double.url)[1], "schema": {"fields": fields}}
+    double.fail(Response(json.dumps({"indexes": [told]}).encode()))
+    (index,) = await docs.list_indexes()
+    assert (index.name, index.dimension, index.metric) == ("docs", None, None)
+    for call in (docs.upsert("docs", batch(1)), docs.query("docs", vectors(1)[0], 1), scrolled(docs)):
+        double.fail(Response(json.dumps(told).encode()), lambda request: request.path == "/indexes/docs")
+        with pytest.raises(Terminal) as refused:
+            await call
+        assert refused.value.reason == "UnsupportedIndex"
 
 
 async def test_creation_waits_until_the_index_takes_records(store: Store, double: PineconeDouble) -> None:

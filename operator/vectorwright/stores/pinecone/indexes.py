@@ -44,6 +44,7 @@ class PineconeIndex:
     ready: bool
     state: str
     dimension: int | None
+    """None where it is no index of dense vectors."""
     metric: str | None
     tags: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Setting] = field(default_factory=dict)
@@ -98,12 +99,10 @@ class PineconeIndex:
 
 
 def _dense_field(model: IndexModel) -> DenseVectorField | None:
+    """The field that the vectors API reads and writes; None of an index of documents, and of a sparse one."""
     fields = model.schema.fields
-    dense = [one for one in fields.values() if isinstance(one, DenseVectorField)]
-    named = fields.get(DENSE_FIELD)
-    if isinstance(named, DenseVectorField):
-        return named
-    return dense[0] if len(dense) == 1 else None
+    found = fields.get(DENSE_FIELD) or (next(iter(fields.values())) if len(fields) == 1 else None)
+    return found if isinstance(found, DenseVectorField) else None
 
 
 def _settings(model: IndexModel) -> dict[str, Setting]:

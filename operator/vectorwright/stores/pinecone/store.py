@@ -106,14 +106,8 @@ class PineconeStore(PineconeCatalog):
     async def upsert(self, name: str, batch: RecordBatch) -> None:
         """Write records in one request. Raises BatchRejected, BatchTooLarge, Retryable, NotFound."""
         dimension = batch.vectors.shape[1] if batch.vectors.ndim == 2 else 0
-        index = await self._index(name, dimension if len(batch) else None)
-        check_batch(
-            batch,
-            index=name,
-            dimension=index.dimension if index.dimension is not None else dimension,
-            metric=index.metric or "",
-            capabilities=self.capabilities,
-        )
+        index, of = await self._dense(name, dimension if len(batch) else None)
+        check_batch(batch, index=name, dimension=of, metric=index.metric or "", capabilities=self.capabilities)
         if not len(batch):
             return
         body = encode_batch(batch, name, self._namespace)
@@ -149,8 +143,7 @@ class PineconeStore(PineconeCatalog):
         """The nearest to ``vector``, shape (d,). Raises NotFound, Terminal."""
         clause = True if where is None else translate(where)
         asked = np.ascontiguousarray(vector, np.float32)
-        index = await self._index(name, asked.shape[0] if asked.ndim == 1 else None)
-        dimension = index.dimension if index.dimension is not None else asked.size
+        index, dimension = await self._dense(name, asked.shape[0] if asked.ndim == 1 else None)
         check_query(asked, top_k, index=name, dimension=dimension, metric=index.metric or "")
         if clause is False:
             return []
@@ -202,7 +195,7 @@ class PineconeStore(PineconeCatalog):
         Serverless indexes only: indexes with pods list nothing, and say so.
         """
         clause: Translated = True if where is None else translate(where)
-        dimension = (await self._index(name)).dimension or 1
+        _, dimension = await self._dense(name)
         size = max(1, min(page, LIST_PAGE, NUMBERS_A_PAGE // dimension))
         if clause is True and not (vectors or metadata):
             async for ids in self._ids(name, size):
@@ -273,6 +266,17 @@ class PineconeStore(PineconeCatalog):
         if known is None or not known.host or (dimension is not None and known.dimension not in (None, dimension)):
             known = await self._resolve(name)
         return known
+
+    async def _dense(self, name: str, dimension: int | None = None) -> tuple[PineconeIndex, int]:
+        """The index and its dimension. Raises Terminal (``UnsupportedIndex``) where it holds no dense vectors."""
+        index = await self._index(name, dimension)
+        if index.dimension is None:
+            raise Terminal(
+                f"index {name} is no index of dense vectors (it holds documents, or sparse vectors): make one by a "
+                "VectorIndex, or use another name",
+                reason="UnsupportedIndex",
+            )
+        return index, index.dimension
 
     async def _read(self, name: str, call: Callable[[IndexClient], Awaitable[T]]) -> T | None:
         """Like :meth:`_on`, after the index shows what this process wrote, where that was asked for."""
