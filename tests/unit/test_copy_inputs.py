@@ -226,6 +226,20 @@ async def test_a_copy_starts_and_its_result_is_recorded(world: World, workers: W
     assert (status(world)["phase"], status(world)["verification"]) == ("Succeeded", "Exact")
 
 
+async def test_an_index_that_is_only_observed_can_be_copied(world: World, workers: Workers) -> None:
+    made = await world.backend().create_index(IndexDefinition("found", 4, "cosine"))
+    await world.tick()
+    world.add_index("seen", indexName="found", managementPolicy="Observe")
+    await world.settle()
+    spec = {"indexRef": {"name": "docs"}, "source": {"vectorIndex": {"name": "seen"}}}
+    world.api.apply(resource("IngestionJob", "fill", spec))
+    await world.settle()
+    assert workers.handed, message(world)
+    origin = workers.handed[0].spec.source_store
+    assert origin is not None
+    assert (origin.index, origin.incarnation, origin.dimension) == ("found", made.incarnation, 4)
+
+
 # -- the real worker --
 async def test_a_worker_copies_between_stores_with_the_credentials_of_each(
     start_worker: StartWorker, store_server: StoreServer
