@@ -78,9 +78,14 @@ async def backend_identity(objects: Objects) -> str:
     for _ in range(3):
         found = await objects.read("reading its identity", key)
         if found is not None:
-            return found[0].decode("ascii", "replace").strip()[:100]
+            try:
+                return str(uuid.UUID(found[0].decode("ascii").strip()))
+            except ValueError:
+                break
         with suppress(HeadMoved):
             await objects.write("writing its identity", key, str(uuid.uuid4()).encode(), None)
     raise Retryable(
-        f"{objects.bucket.label}: its identity is there and is not ({key[-300:]})", reason="UnexpectedAnswer"
+        f"{objects.bucket.label}: its identity ({key[-300:]}) is not what was written there: something else answers, "
+        "or changed it",
+        reason="UnexpectedAnswer",
     )

@@ -257,6 +257,12 @@ class Heads:
         try:
             head = Head.decode(data)
         except WireError:
+            if not data.lstrip().startswith(b"{"):
+                raise Retryable(
+                    f"{self._bucket.label}: the head of index {name[:200]!r} ({self._key(name)[-300:]}) is nothing "
+                    "that was written there: something else answers, or changed it",
+                    reason="UnexpectedAnswer",
+                ) from None
             raise Terminal(
                 f"{self._bucket.label}: the head of index {name[:200]!r} ({self._key(name)[-300:]}) cannot be read: a "
                 "newer version of Vectorwright wrote it, or something else did",
@@ -313,8 +319,8 @@ class Heads:
             async with limit:
                 try:
                     seen = await self.read(name)
-                except Terminal as error:
-                    if error.reason != "UnreadableIndex":
+                except (Terminal, Retryable) as error:
+                    if error.reason not in ("UnreadableIndex", "UnexpectedAnswer"):
                         raise
                     result[name] = error
                     return
