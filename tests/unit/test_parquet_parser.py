@@ -156,6 +156,23 @@ async def test_the_parsers_process_reads_it_within_its_limits(tmp_path: Path) ->
     assert [one.reason for one in broken if isinstance(one, Rejected)] == ["BadParquet"]
 
 
+async def test_a_small_file_that_grows_beyond_the_memory_costs_itself_alone() -> None:
+    out = io.BytesIO()
+    bomb = pa.table({"text": pa.array(["x" * 400_000_000], pa.large_string())})
+    pq.write_table(bomb, out, compression="zstd", use_dictionary=False)
+    data = out.getvalue()
+    assert len(data) < 1_000_000
+    pool = ParserPool(PARQUET, Chunk(), memory_bytes=400 << 20)
+    try:
+        (refused,) = await pool.parse(Fetched(Entry("bomb.parquet"), data))
+        (fine,) = await pool.parse(Fetched(Entry("fine.parquet"), table(text=["words"])))
+    finally:
+        await pool.close()
+    assert isinstance(refused, Rejected)
+    assert refused.reason == "ParserOutOfMemory"
+    assert isinstance(fine, Document)
+
+
 async def test_a_run_over_an_exported_file_writes_its_records_under_their_ids(tmp_path: Path) -> None:
     records = [record(f"r {n}", n, {"n": n, "real": 1.0, "vw_source": "old"}, f"text {n}") for n in range(30)]
     bench = await Bench.make(embedder=None, precomputedField="vector", parse={"type": "parquet"})

@@ -38,6 +38,9 @@ def run(args: argparse.Namespace) -> int:
     except VectorwrightError as error:
         print(f"vectorwright export: {error.message}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("vectorwright export: stopped; no file was written", file=sys.stderr)
+        return 130
     print(f"{count} records of {args.index} written to {args.file}")
     return 0
 

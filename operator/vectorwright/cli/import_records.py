@@ -107,11 +107,13 @@ async def _import(args: argparse.Namespace) -> RunState:
         run = CopyRun(_spec(args, index), store=index.store, origin=FileOrigin(args.file))
         ticking = asyncio.create_task(_tick(run))
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, run.stop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, run.stop)
         try:
             return await run.execute()
         finally:
-            loop.remove_signal_handler(signal.SIGTERM)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
             ticking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await ticking

@@ -94,6 +94,8 @@ def open_parquet(source: Path | bytes) -> Any:
     given = arrow.BufferReader(source) if isinstance(source, bytes) else str(source)
     try:
         return arrow.parquet.ParquetFile(given, pre_buffer=False, buffer_size=BUFFER_BYTES)
+    except MemoryError:
+        raise  # pyarrow's own is one of its exceptions, too
     except arrow.ArrowException as error:
         raise bad_parquet(error) from None
     except OSError as error:
@@ -107,6 +109,8 @@ def batches(file: Any, size: int, columns: list[str]) -> Iterator[Any]:
     arrow = pyarrow()
     try:
         yield from file.iter_batches(batch_size=size, columns=columns, use_threads=False)
+    except MemoryError:
+        raise
     except (arrow.ArrowException, OSError) as error:
         raise bad_parquet(error) from None
 
