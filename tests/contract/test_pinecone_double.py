@@ -100,6 +100,9 @@ async def test_the_asynchronous_sdk_does_what_it_does_with_the_service(double: P
             assert (list(rest.vectors), rest.pagination) == (["b"], None)
             matched = await index.update(filter={"seen": True}, set_metadata={}, dry_run=True, namespace="team")
             assert matched.matched_records == 1
+            await index.update(id="c", set_metadata={"year": 1999}, values=[0.1, 0.2, 0.3], namespace="team")
+            changed = (await index.fetch(ids=["c"], namespace="team")).vectors["c"]
+            assert (changed.metadata, changed.values) == ({"year": 1999.0}, pytest.approx([0.1, 0.2, 0.3]))
             await index.delete(filter={"year": {"$gte": 2020}}, namespace="team")
             assert [item.id for item in (await index.list_paginated(namespace="team")).vectors] == ["a", "c"]
             await index.delete_namespace(name="team")

@@ -181,9 +181,18 @@ async def test_a_key_that_may_only_read_counts_page_by_page(docs: Store, double:
     before = len(double.requests)
     assert await docs.count("docs", Eq("word", "w0")) == 84
     assert len(double.requests) == before + 1
-    double.knobs.knows_dry_run = False
-    assert await docs.count("docs", And((Eq("word", "w0"), Range("whole", lt=200)))) == 67
-    assert await docs.count("docs", Range("whole", gte=10)) == 240
+    double.issue("reader", "p1a2b3c", "DataPlaneViewer", "ControlPlaneViewer")
+    async with open_store(connection(double, "reader")) as reader:
+        assert await reader.count("docs", And((Eq("word", "w0"), Range("whole", lt=200)))) == 67
+        assert await reader.count("docs", Range("whole", gte=10)) == 240
+        for call in (
+            reader.upsert("docs", batch(1)),
+            reader.delete("docs", [record_id(0)]),
+            reader.delete_index("docs"),
+        ):
+            with pytest.raises(Terminal) as refused:
+                await call
+            assert refused.value.reason == "AccessDenied"
 
 
 async def test_counts_and_statistics_may_be_old_and_say_so(docs: Store, double: PineconeDouble) -> None:

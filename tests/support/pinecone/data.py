@@ -12,7 +12,7 @@ from . import filtering
 from .holding import Held, Index, Namespace, Records
 from .knobs import Knobs
 from .refusals import Refusal
-from .writing import check_ids, parse_vectors
+from .writing import check_ids, kept, parse_vectors
 
 DEFAULT = "__default__"
 MAX_TOP_K = 10_000
@@ -196,14 +196,38 @@ class DataPlane:
 
     def _update(self, body: dict[str, Any]) -> Answer:
         where = body.get("filter")
+        if where is None:
+            return self._update_one(body)
         if not where:
             raise Refusal(400, "Update with empty metadata filter is not allowed")
         filtering.check(where)
-        if not self._knobs.knows_dry_run or not body.get("dryRun"):
-            raise Refusal(403, "this key may not update")
         namespace = self._needed(body)
-        matched = sum(filtering.matches(where, held.metadata) for held in namespace.visible().values())
-        return {"matchedRecords": matched}, {}
+        matched = [one for one, held in namespace.visible().items() if filtering.matches(where, held.metadata)]
+        if body.get("dryRun"):
+            return {"matchedRecords": len(matched)}, {}
+        added = kept(body.get("setMetadata") or {})
+
+        def change(records: Records) -> None:
+            for one in matched:
+                held = records[one]
+                records[one] = Held(held.values, {**held.metadata, **added}, held.sparse)
+
+        return {"matchedRecords": len(matched)}, self._written(namespace, change)
+
+    def _update_one(self, body: dict[str, Any]) -> Answer:
+        check_ids([body.get("id")], 1)
+        values = None if body.get("values") is None else np.asarray(body["values"], np.float32)
+        if values is not None and len(values) != self._index.dimension:
+            raise Refusal(400, "Vector dimension does not match the dimension of the index")
+        added = kept(body.get("setMetadata") or {})
+
+        def change(records: Records) -> None:
+            held = records.get(body["id"])
+            if held is not None:  # an id that is not there is no error
+                new = held.values if values is None else values
+                records[body["id"]] = Held(new, {**held.metadata, **added}, held.sparse)
+
+        return {}, self._written(self._needed(body), change)
 
     def _stats(self) -> Answer:
         counts = self._index.counts(self._knobs)

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.support.loopback_http import LoopbackHttp, Request, Response
 
+from .admin import AdminPlane, ApiKey
 from .control import ControlPlane
 from .data import DataPlane
 from .knobs import Knobs
@@ -21,6 +22,8 @@ from .writing import MAX_REQUEST_BYTES
 
 API_VERSION = "2026-07"
 _DATA_PATH = re.compile(r"/(?P<host>[a-z0-9-]+)\.svc\.double(?P<path>/.*)")
+_READING = ("/query", "/vectors/fetch_by_metadata", "/describe_index_stats")
+"""Ends of paths that are posted to and change nothing."""
 _GATEWAY = re.compile(r"/at/(?P<at>[^/]+)(?P<path>/.*)")
 
 
@@ -34,7 +37,7 @@ class PineconeDouble:
     def __init__(self, keys: Mapping[str, str]) -> None:
         """``keys``: API key → project. Projects begin empty."""
         self.knobs = Knobs()
-        self._keys = dict(keys)
+        self.admin = AdminPlane(ApiKey(project, value) for value, project in keys.items())
         self._projects = {project: ControlPlane(project, self.knobs) for project in keys.values()}
         self._faults: deque[tuple[Callable[[Request], bool], Response]] = deque()
         self._guard = threading.Lock()
@@ -53,12 +56,12 @@ class PineconeDouble:
     def revoke(self, key: str) -> None:
         """A key is no longer valid."""
         with self._guard:
-            del self._keys[key]
+            del self.admin.keys[key]
 
-    def issue(self, key: str, project: str) -> None:
-        """One more key of a project."""
+    def issue(self, key: str, project: str, *roles: str) -> None:
+        """One more key of a project, which may do everything where no roles are named."""
         with self._guard:
-            self._keys[key] = project
+            self.admin.keys[key] = ApiKey(project, key, roles=roles or ("ProjectEditor",))
             self._projects.setdefault(project, ControlPlane(project, self.knobs))
 
     def fail(self, response: Response, when: Callable[[Request], bool] = lambda _: True) -> None:
@@ -86,28 +89,33 @@ class PineconeDouble:
         parts = urlsplit(request.path)
         data = _DATA_PATH.fullmatch(parts.path)
         try:
-            plane = self._authenticated(request)
             if data:
+                plane = self._authenticated(request, "data")
                 body, headers = self._data(plane, data, request, parse_qs(parts.query, keep_blank_values=True))
-                return Response(json.dumps(body).encode(), 200, {"Content-Type": "application/json", **headers})
+                return _response(200, body, headers)
+            if parts.path == "/oauth/token":
+                return _response(200, self.admin.token(_json(request)))
+            if parts.path.startswith("/admin/"):
+                authorization = request.headers.get("authorization", "")
+                return _response(*self.admin.answer(request.method, unquote(parts.path), _json(request), authorization))
             gateway = _GATEWAY.fullmatch(parts.path)
             at, path = (gateway["at"], gateway["path"]) if gateway else (f"{self.host}:{self.port}", parts.path)
-            status, told = plane.answer(request.method, unquote(path), _json(request), at)
-            return Response(json.dumps(told).encode(), status, {"Content-Type": "application/json"})
+            plane = self._authenticated(request, "control")
+            return _response(*plane.answer(request.method, unquote(path), _json(request), at))
         except Refusal as refusal:
             if refusal.status == 401:
                 return Response(b"Unauthorized", 401, {"Content-Type": "text/plain"})
             told = refusal.of_data_plane() if data else refusal.of_control_plane()
-            headers = {"Content-Type": "application/json", **refusal.headers}
-            return Response(json.dumps(told).encode(), refusal.status, headers)
+            return _response(refusal.status, told, refusal.headers)
 
-    def _authenticated(self, request: Request) -> ControlPlane:
-        project = self._keys.get(request.headers.get("api-key", ""))
-        if project is None:
-            raise Refusal(401, "Invalid API Key")
+    def _authenticated(self, request: Request, plane: str) -> ControlPlane:
+        key = self.admin.key(request.headers.get("api-key", ""))
         if request.headers.get("x-pinecone-api-version") != API_VERSION:
             raise Refusal(400, f"this double speaks version {API_VERSION} of the API")
-        return self._projects[project]
+        reads = request.method == "GET" or urlsplit(request.path).path.endswith(_READING)
+        if not key.may(plane, write=not reads):
+            raise Refusal(403, f"the roles {', '.join(key.roles)} of this key do not allow it")
+        return self._projects[key.project]
 
     def _data(
         self, plane: ControlPlane, asked: re.Match[str], request: Request, parameters: dict[str, list[str]]
@@ -129,6 +137,10 @@ class PineconeDouble:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(body).encode(), status, {"Content-Type": "application/json", **(headers or {})})
 
 
 def _json(request: Request) -> dict[str, Any]:

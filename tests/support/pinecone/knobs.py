@@ -25,5 +25,3 @@ class Knobs:
     """Whether hosts of indexes are told without a scheme, as the service does: the SDK then takes them for https."""
     max_indexes: int = 100
     """Serverless indexes of a project."""
-    knows_dry_run: bool = True
-    """Whether an update by metadata can be tried: a key that may only read is refused."""
