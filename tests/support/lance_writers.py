@@ -44,7 +44,8 @@ def shorten_leases() -> None:
     """For this process: leases that run out soon."""
     from vectorwright.stores.lance import bucket_store, lease
 
-    lease.LEASE_SECONDS = bucket_store.LEASE_SECONDS = LEASE_SECONDS
+    for module in (lease, bucket_store):
+        setattr(module, "LEASE_SECONDS", LEASE_SECONDS)  # noqa: B010 - of this process alone
     lease.RENEW_SECONDS = LEASE_SECONDS / 4
 
 

@@ -117,6 +117,7 @@ def _place(
         "connect_timeout": f"{min(seconds, 5.0):g}s",
         "client_max_retries": str(RETRIES),
         "client_retry_timeout": str(RETRY_SECONDS),
+        "download_retry_count": "0",  # the ones above are enough; by default each of those is tried four times
     }
     if plain:
         client["allow_http"] = True

@@ -171,6 +171,8 @@ def _of_transport(bucket: Bucket, what: str, text: str) -> VectorwrightError | N
         return Terminal(
             f"{where}: no credentials, and this pod has no identity of its own", reason="MissingCredentials"
         )
+    if "incorrectly configured region" in text:  # a redirect that says not where to
+        return Terminal(f"{where}: the bucket is in another region: correct s3.region", reason="WrongRegion")
     if says(_TLS):
         return Terminal(f"{where}: the certificate of the endpoint is not trusted", reason="TLSVerificationFailed")
     if says(_TIMEOUTS):

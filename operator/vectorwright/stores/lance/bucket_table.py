@@ -23,13 +23,15 @@ from .contents import LANCE_ERRORS, reader_of
 from .fenced import FencedContents, Interfered
 from .heads import READY, Head, HeadMoved, Heads, told
 from .lease import Lease
-from .reading import record_columns
+from .reading import Reader, record_columns
 from .schema import decode_rows, encode_rows, field_types, newest_of_each, table_schema
 from .settings import BUCKET_CAPABILITIES, COMPACT_AFTER
 from .upkeep import MIN_COMMITS
 
 _HANDLES = 4
 _TRIES = 5
+_READING, _CHANGING, _UPKEEP = 4, 10, 60
+"""Times the timeout of one request that a read, a change, and a merge of files or the building of an index may take."""
 
 T = TypeVar("T")
 OpenTable = Callable[[str], Awaitable[Any]]
@@ -103,8 +105,8 @@ class BucketTable:
         head = await self.head()
         columns = record_columns(vectors=vectors, metadata=metadata)
         try:
-            reader = await self._reader(head)
-            async for rows in reader.matching(where, columns):
+            pages = (await self._answered(head, _itself)).matching(where, columns)
+            while (rows := await self._next(pages)) is not None:
                 for start in range(0, rows.num_rows, max(1, page)):
                     part = rows.slice(start, max(1, page))
                     yield decode_rows(part, vectors=vectors, metadata=metadata)
@@ -113,18 +115,26 @@ class BucketTable:
                 await self.head()  # NotFound where it was dropped meanwhile
             raise self._failed("reading", error) from None
 
+    async def _next(self, pages: AsyncIterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+        async with asyncio.timeout(_READING * self._bucket.timeout):
+            return await anext(pages, None)
+
     async def _read(self, head: Head, call: Callable[[Any], Awaitable[T]]) -> T:
         async with self._limit:
             try:
-                return await call(await self._reader(head))
+                return await self._answered(head, call)
             except LANCE_ERRORS as error:
                 if not is_missing(str(error)):
                     raise self._failed("reading", error) from None
                 now = await self._after_missing(head, error)
             try:
-                return await call(await self._reader(now))
+                return await self._answered(now, call)
             except LANCE_ERRORS as error:
                 raise self._failed("reading", error) from None
+
+    async def _answered(self, head: Head, call: Callable[[Any], Awaitable[T]]) -> T:
+        async with asyncio.timeout(_READING * self._bucket.timeout):
+            return await call(await self._reader(head))
 
     async def _after_missing(self, head: Head, error: BaseException) -> Head:
         """The head, where the table moved on from the one that was read. Raises NotFound where it was dropped."""
@@ -201,7 +211,7 @@ class BucketTable:
         await self._committer.close()
         if self._wrote and self._contents is not None and self._contents.index_due and not self._committer.broken:
             try:
-                await self._changing(FencedContents.reindex)
+                await self._changing(FencedContents.reindex, _UPKEEP)
             except VectorwrightError as error:
                 _log.warning("index %s: its vector index was not built: %s", self._name, error.message)
         await self._lease.close()
@@ -223,15 +233,16 @@ class BucketTable:
 
         await self._changing(write)
 
-    async def _changing(self, call: Callable[[FencedContents], Awaitable[None]]) -> None:
+    async def _changing(self, call: Callable[[FencedContents], Awaitable[None]], factor: float = _CHANGING) -> None:
         """Make a change under the lease, and make it the table. A change that others cut short is made again."""
         for _ in range(_TRIES):
             head = await self._lease.take()
             try:
                 async with self._lease.kept():
                     contents = await self._opened(head)
-                    await contents.align(head)
-                    await call(contents)
+                    async with asyncio.timeout(factor * self._bucket.timeout):
+                        await contents.align(head)
+                        await call(contents)
                     # Within the lease's renewal: a change is published by who has it, or it was never made.
                     await self._lease.publish(contents.head_of(self._lease.head), more=self._committer.waiting)
             except (Interfered, HeadMoved):
@@ -275,13 +286,17 @@ class BucketTable:
         try:
             after = contents.description.settings.get(COMPACT_AFTER, MIN_COMMITS)
             if contents.backlog.is_due(contents.count, int(after)):
-                await self._changing(_compacted)
+                await self._changing(_compacted, _UPKEEP)
             if idle and self._wrote and contents.index_due:
-                await self._changing(FencedContents.reindex)
+                await self._changing(FencedContents.reindex, _UPKEEP)
         except VectorwrightError as error:
             _log.warning("index %s: its upkeep was put off: %s", self._name, error.message)
             return False
         return self._wrote and contents.index_due
+
+
+async def _itself(reader: Reader) -> Reader:
+    return reader
 
 
 class _Replaced(Retryable):
