@@ -158,7 +158,7 @@ class Table:
             for slot, line in enumerate(self._lines):
                 if line is not None:
                     column.set(slot, decode_line(line)[1].get(name))
-            self._columns[name] = column
+            self._columns = {**self._columns, name: column}  # whoever counts bytes holds no lock
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
