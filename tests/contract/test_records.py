@@ -93,6 +93,7 @@ METADATA: dict[str, Metadata] = {
     "whole floats": {"a": 1e15, "b": 1e22, "c": -3.0, "whole": 3.0, "real": 3},
     "declared fields of other types": {"word": 1, "whole": "1", "real": True, "flag": 0.5},
     "text that looks like others": {"word": "true", "a": "null", "b": "1.0", "c": "[]", "d": "{}", "e": "NaN"},
+    "escapes as text": {"word": "\\u0000 \\n \\\\ \\x00 &amp; %00", "a": "\\"},
 }
 
 

@@ -68,6 +68,7 @@ async def test_deleting_what_is_scrolled_misses_nothing(docs: Store) -> None:
     assert await docs.count("docs") == 0
 
 
+@pytest.mark.timeout(60)
 async def test_what_is_not_touched_comes_once_while_others_write(docs: Store, open_another: StoreFactory) -> None:
     await docs.upsert("docs", batch(200))
     other = open_another(None)
@@ -75,11 +76,11 @@ async def test_what_is_not_touched_comes_once_while_others_write(docs: Store, op
     turn = 0
     async for records in docs.scroll("docs", page=20):
         seen += [record.id for record in records]
-        await other.upsert("docs", batch(10, start=1_000 + 10 * turn))
-        await other.delete("docs", [record_id(150 + number) for number in range(5 * turn, 5 * turn + 5) if number < 50])
+        if turn < 10:
+            await other.upsert("docs", batch(10, start=1_000 + 10 * turn))
+            await other.delete("docs", [record_id(150 + number) for number in range(5 * turn, 5 * turn + 5)])
         turn += 1
     untouched = {record_id(number) for number in range(150)}
-    assert [one for one in seen if one in untouched].count(seen[0]) <= 1
     assert sorted(one for one in seen if one in untouched) == sorted(untouched)
     assert len(seen) == len(set(seen))
 

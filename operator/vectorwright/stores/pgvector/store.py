@@ -6,6 +6,7 @@ in :mod:`.tables`; filters are SQL over jsonb, in :mod:`.filters`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -82,6 +83,7 @@ class PgvectorStore(PgvectorCatalog):
             )
             if not batch.ids:
                 return
+            _check_texts(batch, encoded, name)
             _check_halves(batch, name)
             # Always in the order of ids: writers of the same rows then wait for each other, and never in a circle.
             order = sorted(range(len(batch)), key=batch.ids.__getitem__)
@@ -175,7 +177,7 @@ class PgvectorStore(PgvectorCatalog):
         async with self._on(name) as (link, _):
             # Rows are locked in the order of their ids, as writing does: else the two wait for each other.
             statement = sql.SQL(
-                "DELETE FROM {0} WHERE id = ANY (ARRAY(SELECT id FROM {0} WHERE id = ANY ($1) ORDER BY id COLLATE \"C\" FOR UPDATE))"
+                "DELETE FROM {0} WHERE id = ANY (ARRAY(SELECT id FROM {0} WHERE id = ANY ($1) ORDER BY id FOR UPDATE))"
             ).format(self._identifier(name))
             wanted = sorted(record_id for record_id in ids if storable(record_id))
             for start in range(0, len(wanted), DELETE_PAGE):
@@ -228,6 +230,20 @@ WHERE NOT (stored.embedding {equal} excluded.embedding) OR stored.text IS DISTIN
    OR stored.metadata::text <> excluded.metadata::text
 """)
 """A row that is there already is left alone: writing it again would also write it into the vector index again."""
+
+
+_NULL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""The null character in JSON: an escape that is not itself escaped."""
+
+
+def _check_texts(batch: RecordBatch, encoded: Sequence[bytes], index: str) -> None:
+    """Raises BatchRejected for the one character that no text of PostgreSQL holds."""
+    for record_id, metadata, text in zip(batch.ids, encoded, batch.texts, strict=True):
+        if "\0" in record_id or (text is not None and "\0" in text) or _NULL.search(metadata):
+            raise BatchRejected(
+                f"index {index}, record {record_id!r}: its id, text or metadata holds the null character (U+0000), "
+                "which PostgreSQL does not keep"
+            )
 
 
 def _check_halves(batch: RecordBatch, index: str) -> None:

@@ -139,7 +139,8 @@ class WeaviateCatalog(ClosingStore):
                 await self._schema()
             raise absent(name) from None
         found = Collection.parse(body)
-        self._known[name] = (time.monotonic(), found)
+        if found.name == wanted:  # an alias may point elsewhere at any moment
+            self._known[name] = (time.monotonic(), found)
         return found
 
     async def _known_or_resolved(self, name: str) -> Collection:
