@@ -18,12 +18,16 @@ from pinecone.errors.exceptions import ApiError, PineconeTimeoutError, PineconeV
 from tests.support.pinecone import filtering
 from tests.support.pinecone.writing import kept
 
+from vectorwright.api.v1alpha1.providers.pinecone import PineconeTuning
 from vectorwright.errors import BatchRejected, BatchTooLarge, Conflict, NotFound, Retryable, Terminal, VectorwrightError
+from vectorwright.reconcile.index_references import flat_settings
 from vectorwright.stores.base import FieldDefinition, OwnershipMark
 from vectorwright.stores.filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, matches
 from vectorwright.stores.pinecone import tags
+from vectorwright.stores.pinecone.catalog import CAPABILITIES
 from vectorwright.stores.pinecone.errors import translate as translate_error
 from vectorwright.stores.pinecone.filters import translate
+from vectorwright.stores.pinecone.indexes import KNOWN_SETTINGS
 from vectorwright.stores.pinecone.metadata import MAX_BYTES, decode, encode
 from vectorwright.stores.pinecone.records import fetches
 
@@ -193,3 +197,16 @@ def test_fetches_are_cut_by_number_and_by_length() -> None:
 
 def test_the_text_counts_as_metadata() -> None:
     assert len(orjson.dumps(encode({}, "x" * MAX_BYTES))) > MAX_BYTES
+
+
+def test_every_setting_of_the_api_is_known_to_the_store() -> None:
+    tuning = {
+        "serverless": {"cloud": "aws", "region": "us-east-1"},
+        "pods": {"environment": "us-east1-gcp", "podType": "p1.x1", "replicas": 2, "shards": 3},
+        "readCapacity": {"mode": "Dedicated", "nodeType": "b1", "replicas": 1, "shards": 2},
+        "deletionProtection": "enabled",
+    }
+    block = PineconeTuning.model_validate(tuning).model_dump(by_alias=True, exclude_none=True)
+    assert block == tuning
+    assert sorted(flat_settings(block)) == sorted(KNOWN_SETTINGS)
+    assert CAPABILITIES.mutable_settings.keys() < set(KNOWN_SETTINGS)
