@@ -63,6 +63,8 @@ def test_integers_that_are_one_float() -> None:
     assert integers_that_round_to(-(2.0**53)) == [-(2**53) - 1, -(2**53)]
     assert all(float(number) == 2.0**62 for number in integers_that_round_to(2.0**62))
     assert len(integers_that_round_to(2.0**62)) == 769
+    assert integers_that_round_to(2.0**63)[-1] == 2**63 - 1
+    assert integers_that_round_to(1e300) == integers_that_round_to(-1e23) == []
 
 
 names = st.one_of(

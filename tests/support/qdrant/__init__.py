@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from tests.support.qdrant.access import jwt
@@ -28,7 +29,7 @@ def start_qdrant() -> Iterator[StartQdrant]:
     """``start_qdrant(**options)`` starts a double of this test's own."""
     doubles: list[QdrantDouble] = []
 
-    def start(**options: str) -> QdrantDouble:
+    def start(**options: Any) -> QdrantDouble:
         doubles.append(QdrantDouble(**options))
         return doubles[-1]
 

@@ -9,7 +9,7 @@ It keeps everything in memory and compares with every vector. Known differences:
 - Requests above 32 MiB are refused over gRPC, too, where Qdrant takes any size.
 - Dense vectors only, by the nearest-neighbour query; filters by match, range, datetime range, empty, null, id and
   nesting. Text matches are plain containment. Anything else is refused as unknown.
-- A JWT's ``value_exists``, ``payload`` and shard claims are not looked at. TLS is not spoken.
+- A JWT's ``value_exists``, ``payload`` and shard claims are not looked at. TLS is spoken over gRPC only.
 - Strict mode and rate limits do not exist.
 """
 
@@ -32,16 +32,26 @@ LIMIT = 32 * 2**20
 
 
 class QdrantDouble:
-    """Serves on two free ports of 127.0.0.1 until ``close()``. Use ``empty()`` between tests."""
+    """Serves on two free ports of 127.0.0.1 until ``close()``. Use ``empty()`` between tests.
 
-    def __init__(self, *, api_key: str | None = None, read_only_key: str | None = None, version: str = VERSION) -> None:
+    ``tls`` is the private key and the certificate chain of the gRPC API, as PEM.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        read_only_key: str | None = None,
+        version: str = VERSION,
+        tls: tuple[bytes, bytes] | None = None,
+    ) -> None:
         self.keys = AccessKeys(api_key, read_only_key)
         self.engine = QdrantEngine(version)
         self.delay = 0.0
         """Seconds before each answer."""
         self.called: list[str] = []
         """Methods that were called, in order."""
-        self._grpc = GrpcApi(self._handle)
+        self._grpc = GrpcApi(self._handle, tls)
         self._rest = LoopbackHttp(RestApi(self._call, lambda: self.engine.version, LIMIT).answer)
         self.host = "127.0.0.1"
         self.port = self._rest.port

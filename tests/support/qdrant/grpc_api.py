@@ -14,9 +14,12 @@ Handle = Callable[[str, bytes, dict[str, str]], bytes]
 
 
 class GrpcApi:
-    """Serves every method of the package ``qdrant`` on a free port of 127.0.0.1 until ``close()``."""
+    """Serves every method of the package ``qdrant`` on a free port of 127.0.0.1 until ``close()``.
 
-    def __init__(self, handle: Handle) -> None:
+    ``tls`` is (private key, certificate chain) as PEM.
+    """
+
+    def __init__(self, handle: Handle, tls: tuple[bytes, bytes] | None = None) -> None:
         self._workers = ThreadPoolExecutor(8, "qdrant-double")
         self._server = grpc.server(
             self._workers,
@@ -24,7 +27,10 @@ class GrpcApi:
             # As Qdrant: it checks no size here. ``handle`` does.
             options=(("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)),
         )
-        self.port: int = self._server.add_insecure_port("127.0.0.1:0")
+        if tls is None:
+            self.port: int = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            self.port = self._server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([tls]))
         self._server.start()
 
     def close(self) -> None:

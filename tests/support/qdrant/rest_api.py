@@ -14,6 +14,7 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 from qdrant_client.http import models
 from tests.support.loopback_http import Request, Response
 from tests.support.qdrant.errors import QdrantError
+from tests.support.qdrant.values import message
 
 Call = Callable[[str, Any, Mapping[str, str]], Any]
 """(method, message, headers) → answer. Raises QdrantError."""
@@ -53,8 +54,8 @@ class RestApi:
 
     def _answer(self, route: _Route, request: Request, names: list[str]) -> Any:
         body = json.loads(request.body) if request.body else {}
-        method, message = route(body, *names)
-        answer = self._call(method, message, request.headers)
+        method, asked = route(body, *names)
+        answer = self._call(method, asked, request.headers)
         return _RESULTS[type(answer)](answer)
 
 
@@ -81,8 +82,8 @@ def _create(body: Any, name: str) -> tuple[str, Any]:
         made.optimizers_config.CopyFrom(RestToGrpc.convert_optimizers_config_diff(given.optimizers_config))
     if given.quantization_config is not None:
         made.quantization_config.CopyFrom(RestToGrpc.convert_quantization_config(given.quantization_config))
-    for key, value in RestToGrpc.convert_payload(given.metadata or {}).items():
-        made.metadata[key].CopyFrom(value)
+    for key, value in (given.metadata or {}).items():
+        made.metadata[key].CopyFrom(message(value))
     return "Collections/Create", made
 
 
@@ -138,9 +139,10 @@ def _scroll(body: Any, name: str) -> tuple[str, Any]:
 
 def _query(body: Any, name: str) -> tuple[str, Any]:
     given = _read(models.QueryRequest, body)
+    asked = given.query
     made = grpc.QueryPoints(
         collection_name=name,
-        query=RestToGrpc.convert_query(given.query),
+        query=grpc.Query(nearest=RestToGrpc.convert_vector_input(getattr(asked, "nearest", asked))),
         using=given.using,
         filter=_filter(given),
         limit=given.limit,

@@ -172,19 +172,19 @@ class QdrantCatalog(StoreWithoutNamespaces):
             raise taken if "already exists" in refused.message else refused from None
         if not made.result:
             raise taken
+        await self._until_ready(name)
         await self._index_fields(name, {**OWN_FIELDS, **{field.name: field.type for field in definition.fields}})
-        return await self._described(await self._until_ready(name), up_to=CHEAP_COUNT)
+        return await self._described(await self._resolve(name), up_to=CHEAP_COUNT)
 
-    async def _until_ready(self, name: str) -> Collection:
+    async def _until_ready(self, name: str) -> None:
         pause, until = 0.05, time.monotonic() + self._timeout
-        while (collection := await self._resolve(name)).info.status not in READY:
+        while (await self._resolve(name)).info.status not in READY:
             if time.monotonic() > until:
                 raise Retryable(
                     f"index {name}: Qdrant made the collection, and it does not take writes yet", reason="IndexNotReady"
                 )
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)
-        return collection
 
     async def _index_fields(self, name: str, fields: Mapping[str, str]) -> None:
         for field, kind in fields.items():

@@ -64,10 +64,6 @@ def confused(bound: float) -> tuple[float, ...]:
 
 def integers_that_round_to(value: float) -> list[int]:
     """Every integer of 64 bits that is this float to a reader of floats. ``value`` is integral, 2^53 or larger."""
-    middle = int(value)
-    reach = int(math.ulp(value)) // 2 + 1
-    return [number for number in range(middle - reach, middle + reach + 1) if _same(number, value)]
-
-
-def _same(number: int, value: float) -> bool:
-    return -(2**63) <= number < 2**63 and float(number) == value
+    middle, reach = int(value), int(math.ulp(value)) // 2 + 1
+    first, last = max(middle - reach, -(2**63)), min(middle + reach, 2**63 - 1)
+    return [number for number in range(first, last + 1) if float(number) == value]
