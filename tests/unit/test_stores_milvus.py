@@ -233,6 +233,8 @@ def test_a_reserved_field_of_another_type_is_refused_by_name(value: Any) -> None
         (1600, "alias not found", Missing, "NotFound"),
         (1602, "alias already exist", Conflict, "AlreadyExists"),
         (65535, "what is that", Retryable, "Unavailable"),
+        (65535, "create duplicate collection with different parameters", Conflict, "AlreadyExists"),
+        (1, "collection 'docs' already exists", Conflict, "AlreadyExists"),
     ],
 )
 def test_every_code_has_its_kind(code: int, reason: str, kind: type[Exception], said: str) -> None:

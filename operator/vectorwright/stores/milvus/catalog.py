@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 
 import orjson
 
-from vectorwright.errors import Conflict, NotFound, Terminal, VectorwrightError
+from vectorwright.errors import Conflict, NotFound, Retryable, Terminal, VectorwrightError
 
 from ..absent import ClosingStore
 from ..base import (
@@ -72,6 +73,7 @@ CAPABILITIES = Capabilities(
 )
 
 
+REMEMBER_SECONDS = 30.0
 _NAMED = re.compile(r"[A-Za-z0-9._-]+")
 """What the name of a collection or an alias can be read as: whatever else is asked for does not exist."""
 
@@ -108,6 +110,7 @@ class MilvusCatalog(ClosingStore):
         self._api = MilvusApi(connection)
         self._building = Building(self._api)
         self._known: dict[str, Collection] = {}
+        self._seen: dict[str, float] = {}
 
     async def close(self) -> None:
         """Release the connection. Safe to call twice."""
@@ -129,7 +132,6 @@ class MilvusCatalog(ClosingStore):
         shown = await self._api.call("ShowCollections", milvus_pb2.ShowCollectionsRequest(), "ShowCollectionsResponse")
         found = await asyncio.gather(*(self._found(name) for name in shown.collection_names))
         collections = [one for one in found if one is not None]
-        self._known = {one.name: one for one in collections}
         return sorted((one.describe() for one in collections), key=lambda one: one.name)
 
     async def _found(self, theirs: str) -> Collection | None:
@@ -158,8 +160,16 @@ class MilvusCatalog(ClosingStore):
             collection = await self._described(to_milvus(name))
         except NotFound:
             raise absent(name) from None
-        self._known[name] = collection
+        if collection.name == name:  # an alias may point elsewhere at any moment
+            self._known[name] = collection
+            self._seen[name] = time.monotonic()
         return collection
+
+    def _remembered(self, name: str) -> Collection | None:
+        """What was seen of a collection a short while ago: one that was made again may have other columns."""
+        if time.monotonic() - self._seen.get(name, 0.0) > REMEMBER_SECONDS:
+            self._known.pop(name, None)
+        return self._known.get(name)
 
     async def _own(self, name: str) -> Collection:
         """The collection of that very name. Raises NotFound, also for an alias."""
@@ -185,22 +195,35 @@ class MilvusCatalog(ClosingStore):
         if taken is not None:
             what = "a collection" if taken.theirs == theirs else "an alias"
             raise Conflict(f"{what} named {definition.name!r} exists already in this store", reason="AlreadyExists")
-        level = definition.settings.get("consistency_level")
+        level, properties = definition.settings.get("consistency_level"), _properties(definition, index)
         request = milvus_pb2.CreateCollectionRequest(
             collection_name=theirs,
             schema=schema_of(definition, theirs, nullable=nullable).SerializeToString(),
             shards_num=int(definition.settings.get("shards", 0)),
             # Bounded is Milvus' own default; a request without one would mean Strong.
             consistency_level=CONSISTENCY_LEVELS.index(str(level or "Bounded")),
-            properties=pairs(_properties(definition, index)),
+            properties=pairs(properties),
         )
-        await self._api.call("CreateCollection", request)
         try:
-            await self._building.finish(await self._described(theirs))
+            await self._api.call("CreateCollection", request)
+        except (Terminal, Conflict, Retryable):
+            await self._check_ours(definition.name, properties[IDENTITY])  # somebody else may have been faster
+            raise
+        made = await self._check_ours(definition.name, properties[IDENTITY])
+        try:
+            if made is not None:
+                await self._building.finish(made)
         except VectorwrightError:
             await self._api.call("DropCollection", milvus_pb2.DropCollectionRequest(collection_name=theirs))
             raise
         return await self.describe_index(definition.name)
+
+    async def _check_ours(self, name: str, identity: str) -> Collection | None:
+        """The collection of that name, if there is one. Raises Conflict where somebody else made it."""
+        found = await self._found(to_milvus(name))
+        if found is not None and found.properties.get(IDENTITY) != identity:
+            raise Conflict(f"a collection named {name!r} was made by somebody else just now", reason="AlreadyExists")
+        return found
 
     async def update_index(
         self, name: str, settings: Mapping[str, Setting], new_fields: Sequence[FieldDefinition] = ()

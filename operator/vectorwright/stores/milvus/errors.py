@@ -58,6 +58,8 @@ _TIMEOUT = 10001
 _ALIAS_NOT_FOUND = {1600, 1603}
 _ALIAS_TAKEN = {1601, 1602}
 _NO_DATABASE = re.compile(r"database .*(not found|does not exist|not exist)", re.IGNORECASE)
+_EXISTS = re.compile(r"already exist|file exists|duplicate collection", re.IGNORECASE)
+"""Milvus says it with the code of the unexpected, milvus-lite with that of a server that is not ready."""
 _NO_PARTITION = re.compile(r"partition.*(not found|not exist)", re.IGNORECASE)
 
 
@@ -97,6 +99,8 @@ def status_error(  # noqa: PLR0911, PLR0912 - one a meaning
         if _NO_PARTITION.search(status.reason):
             return PartitionNotFound(f"{endpoint}: {said}")
         return _refused(endpoint, said, writes=writes)
+    if _EXISTS.search(status.reason):
+        return Conflict(f"{endpoint} has it already: {said}", reason="AlreadyExists")
     return Retryable(f"{endpoint} cannot do it now: {said}")
 
 

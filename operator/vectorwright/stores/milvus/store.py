@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import orjson
 
-from vectorwright.errors import BatchRejected, NotFound, Retryable, Terminal, VectorwrightError
+from vectorwright.errors import BatchRejected, Conflict, NotFound, Retryable, Terminal, VectorwrightError
 
 from ..base import IndexStatistics, Match, Record, RecordBatch, Store, Vectors
 from ..filters import Filter
@@ -57,7 +57,7 @@ class MilvusStore(MilvusCatalog):
 
     async def _on(self, name: str, action: Callable[[Collection], Awaitable[T]]) -> T:
         """Do it with what is known of a collection, and once more where that is no longer so, or it is not loaded."""
-        collection = self._known.get(name) or await self._resolve(name)
+        collection = self._remembered(name) or await self._resolve(name)
         if not collection.ours:
             collection = await self._resolve(name)
             if not collection.ours:
@@ -192,7 +192,7 @@ class MilvusStore(MilvusCatalog):
         request = milvus_pb2.CreatePartitionRequest(collection_name=name, partition_name=self._partition)
         try:
             await self._api.call("CreatePartition", request)
-        except (Terminal, Retryable):
+        except (Terminal, Conflict, Retryable):
             # Somebody else may have made it meanwhile: versions say that in different ways.
             asked = milvus_pb2.HasPartitionRequest(collection_name=name, partition_name=self._partition)
             if not (await self._api.call("HasPartition", asked, "BoolResponse")).value:
@@ -316,20 +316,27 @@ class MilvusStore(MilvusCatalog):
         self, name: str, where: Filter | None = None, *, vectors: bool = False, metadata: bool = True, page: int = 1000
     ) -> AsyncIterator[list[Record]]:
         """Rows that match, in the order of their keys, in pages. Raises NotFound, Terminal."""
-        columns, after = _columns(vectors=vectors, metadata=metadata), ""
-        while True:
+        columns = _columns(vectors=vectors, metadata=metadata)
 
-            async def read(collection: Collection, after: str = after) -> list[Record]:
+        async def read(after: str) -> tuple[list[Record], bool]:
+            """The page behind a key, and whether it is full."""
+
+            async def from_collection(collection: Collection) -> tuple[list[Record], bool]:
                 size = max(1, min(page, _page(collection, RECORDS_PAGE, vectors=vectors)))
                 expr = expression(where, collection.columns)
                 rows = await self._after(collection, expr, after, columns, size, self._partition)
-                return [] if rows is None else records(rows, None, self._namespace)
+                found = [] if rows is None else records(rows, None, self._namespace)
+                return found, len(found) >= size
 
-            found = await self._on(name, read)
-            if not found:
-                return
+            return await self._on(name, from_collection)
+
+        found, full = await read("")
+        while found:
             after = to_key(found[-1].id, self._namespace)
+            # A short page is the last one where nothing follows it now: what is written later need not be seen.
+            following = None if full else await read(after)
             yield found
+            found, full = following or await read(after)
 
 
 def _sendable(record_id: str) -> bool:
