@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import orjson
 import pytest
@@ -23,6 +23,7 @@ from tests.support.pinecone.refusals import Refusal
 from vectorwright.stores.filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
 from vectorwright.stores.registry import Connection, StoreCredentials, open_store
 
+T = TypeVar("T")
 REAL_KEY = os.environ.get("PINECONE_API_KEY", "")
 REAL_URL = os.environ.get("PINECONE_CONTROLLER_HOST", "")
 
@@ -39,8 +40,7 @@ class Pinecone(Provider):
     def __init__(self, request: pytest.FixtureRequest) -> None:
         super().__init__(request)
         if REAL_KEY:
-            _apart(_must_be_empty)
-            request.addfinalizer(lambda: _apart(_clear))
+            take_turns(request, "PINECONE_API_KEY", REAL_KEY, held=lambda: _apart(_held), empty=lambda: _apart(_clear))
             return
         self.double = PineconeDouble({SECRET: "p1a2b3c"})
         self.double.knobs.bare_hosts = True
@@ -78,17 +78,15 @@ def _real() -> Connection:
     )
 
 
-def _apart(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def _apart(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """In a thread with an event loop of its own: that of the test is not ours."""
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(lambda: asyncio.run(work())).result()
+        return thread.submit(lambda: asyncio.run(work())).result()
 
 
-async def _must_be_empty() -> None:
+async def _held() -> list[str]:
     async with open_store(_real()) as store:
-        names = [index.name for index in await store.list_indexes()]
-    if names:
-        pytest.fail(f"the project of PINECONE_API_KEY must be an empty one for these tests; it holds {names}")
+        return [index.name for index in await store.list_indexes()]
 
 
 async def _clear() -> None:
