@@ -75,7 +75,7 @@ class VersitygwServer:
     def objects(self, bucket: str) -> list[str]:
         """The keys in a bucket, sorted."""
         base = self.directory / "buckets" / bucket
-        found = (path.relative_to(base) for path in base.rglob("*") if path.is_file())
+        found = (Path(folder, name).relative_to(base) for folder, _, names in os.walk(base) for name in names)
         return sorted(str(path) for path in found if not str(path).startswith(".sgwtmp"))
 
     def requests(self, bucket: str) -> list[str]:

@@ -116,7 +116,7 @@ class FencedContents(Contents):
     async def compact(self) -> None:
         """Merge small files, bring indexes up to date, and remove the versions that are too old to be read."""
         kept = self.description.settings.get(VERSIONS_KEEP, KEEP_VERSIONS_SECONDS)
-        await self.handle.optimize(cleanup_older_than=timedelta(seconds=float(kept)))
+        await self.handle.optimize(cleanup_older_than=_age(float(kept)))
         await self._unchanged()
         self.backlog = Backlog()
 
@@ -131,3 +131,7 @@ class FencedContents(Contents):
         """Whether rows that were encoded for this index as it was can be written to it as it is now."""
         same = rows.schema.field("vector").type == self.schema.field("vector").type
         return bool(same and set(rows.schema.names) <= set(self.schema.names))
+
+
+def _age(seconds: float) -> timedelta:
+    return timedelta(seconds=seconds)
