@@ -206,7 +206,9 @@ class MilvusCatalog(ClosingStore):
         )
         try:
             await self._api.call("CreateCollection", request)
-        except (Terminal, Conflict, Retryable):
+        except Conflict:
+            raise Conflict(f"a collection named {definition.name!r} exists already", reason="AlreadyExists") from None
+        except (Terminal, Retryable):
             await self._check_ours(definition.name, properties[IDENTITY])  # somebody else may have been faster
             raise
         made = await self._check_ours(definition.name, properties[IDENTITY])

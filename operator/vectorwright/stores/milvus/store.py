@@ -300,10 +300,9 @@ class MilvusStore(MilvusCatalog):
     ) -> Any:
         """The rows with the next keys in order, as columns; None where nobody wrote to the partition yet.
 
-        Parameters are those of pymilvus' own iterator: with them rows come in the order of their keys, and a page
-        may be short although more rows follow.
+        As an iterator asks: rows come in the order of their keys, and a page may be short although more rows follow.
         """
-        params = {"limit": str(size), "iterator": "True", "reduce_stop_for_best": "True", "ignore_growing": "False"}
+        params = {"limit": str(size), "iterator": "True", "reduce_stop_for_best": "False", "ignore_growing": "False"}
         try:
             answer = await self._query(
                 collection, f"{ID} > {literal(after)} and {expr}" if after else expr, columns, partition, params
@@ -326,7 +325,7 @@ class MilvusStore(MilvusCatalog):
                 expr = expression(where, collection.columns)
                 rows = await self._after(collection, expr, after, columns, size, self._partition)
                 found = [] if rows is None else records(rows, None, self._namespace)
-                return found, len(found) >= size
+                return found[:size], len(found) >= size
 
             return await self._on(name, from_collection)
 
