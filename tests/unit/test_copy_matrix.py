@@ -20,6 +20,8 @@ from vectorwright.stores.base import FieldDefinition, IndexDefinition, Metadata,
 from vectorwright.stores.memory import MemoryStore
 from vectorwright.stores.registry import open_store
 
+pytestmark = [pytest.mark.server]
+
 PAIRS = list(permutations(PROVIDERS, 2))
 COUNT = 200
 FIELDS = (FieldDefinition("word", "keyword"), FieldDefinition("whole", "integer"), FieldDefinition("real", "float"))
