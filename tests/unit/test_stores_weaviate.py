@@ -237,6 +237,7 @@ def told(code: str, details: str, *, writes: bool = False) -> Exception:
         ("UNIMPLEMENTED", "", Retryable, "UnexpectedAnswer"),
         ("UNKNOWN", "put batch objects: store is read-only due to: disk usage too high", Retryable, "Unavailable"),
         ("UNKNOWN", "cannot process batch: not enough memory", Retryable, "Unavailable"),
+        ("UNKNOWN", "broadcast: dial tcp 10.0.0.7:7001: connect: connection refused", Retryable, "Unavailable"),
     ],
 )
 def test_failures_over_grpc_are_told_by_what_can_be_done(code: str, details: str, kind: type, reason: str) -> None:

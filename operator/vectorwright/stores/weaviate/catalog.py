@@ -55,7 +55,7 @@ CAPABILITIES = Capabilities(
     namespaces=True,
     namespace_pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
     backups=True,
-    rotation_strategies=frozenset({"InPlace"}),
+    rotation_strategies=frozenset({"InPlace", "DualIdentity"}),
     filtered_count=True,
     filter_limits=(
         "Ranges are possible of fields that were declared when the index was made, and of vw_n and vw_count.",

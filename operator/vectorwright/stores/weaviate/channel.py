@@ -48,6 +48,13 @@ _BUSY_SIGNS = (
     "shutdown",
     "not ready",
     "too many",
+    # What one node says of another.
+    "connection",
+    "eof",
+    "timeout",
+    "timed out",
+    "unavailable",
+    "loading",
 )
 """What Weaviate's messages hold when its state, not the request, is why it fails."""
 

@@ -34,7 +34,7 @@ T = TypeVar("T")
 IDS_PAGE = 1_000
 """Ids in one request."""
 MOST_TENANTS = 1_000
-"""Tenants that are counted one by one; beyond, statistics tell no numbers a tenant."""
+"""Tenants that are counted, by a request each; statistics leave out those beyond, and are no longer exact."""
 BLAMED = 5
 """Ids that a message names."""
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
@@ -97,7 +97,7 @@ class WeaviateStore(WeaviateCatalog):
             )
 
     async def statistics(self, name: str) -> IndexStatistics:
-        """What an index holds, exactly, up to 1,000 active tenants. Raises NotFound."""
+        """What an index holds: exact, up to 1,000 tenants that are all active. Raises NotFound."""
         collection = await self._resolve(name)
         if not collection.multi_tenant:
             return IndexStatistics(await self._on(name, lambda found: self._count(found, None, "")))
