@@ -7,12 +7,15 @@
 - filters: one bound a side, integers in fields of integers, no more than the server reads
 - settings: what belongs together, what is sent, and what is read back
 - the address and the credentials
+- the SDK is not imported for its messages, and they are the SDK's own
 """
 
 from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -326,3 +329,17 @@ def test_what_cannot_be_sent_is_refused_when_the_store_is_opened(wrong: dict[str
     with pytest.raises(Terminal) as refused:
         open_store(replace(CONNECTION, **wrong))  # type: ignore[arg-type]
     assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize("first", ["vectorwright.stores.qdrant.store", "qdrant_client"])
+def test_messages_are_those_of_the_sdk_without_the_sdk(first: str) -> None:
+    program = f"""
+import importlib, sys
+importlib.import_module({first!r})
+from vectorwright.stores.qdrant.messages import grpc
+print("qdrant_client" in sys.modules)
+import qdrant_client.grpc
+print(qdrant_client.grpc.PointStruct is grpc.PointStruct)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == [str(first == "qdrant_client"), "True"], done.stderr

@@ -23,7 +23,10 @@ from vectorwright.stores.registry import Connection, StoreCredentials
 
 URL = os.environ.get("QDRANT_URL", "").rstrip("/")
 KEY = os.environ.get("QDRANT_API_KEY", "")
-MADE_HERE = re.compile(r"(docs|more|made|plain|bare|times|divided|recall|copy|source|target|aaa|bbb|ccc)(-[a-z0-9-]*)?")
+MADE_HERE = re.compile(
+    r"(docs2?|Docs|DOCS|more|made|plain|bare|times|divided|larger|live|recall|copy|source|target|back|aaa|bbb|ccc|a+)"
+    r"(-[a-z0-9-]*)?|life[0-9a-f]{8}(-g[0-9]+)?"
+)
 """Names that the contract suite gives to indexes."""
 
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -55,7 +58,6 @@ class Qdrant(Provider):
         "quantization.type": ("none", "scalar"),
         "on_disk": (False, True),
         "on_disk_payload": (True, False),
-        "write_consistency_factor": (1, 2),
     }
 
     def __init__(self, request: pytest.FixtureRequest) -> None:

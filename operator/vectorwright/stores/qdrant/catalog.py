@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message  # type: ignore[import-untyped]
-from qdrant_client import grpc
 
 from vectorwright.errors import Conflict, NotFound, Retryable, Terminal
 
@@ -47,6 +46,7 @@ from .collection import (
     metadata_of,
 )
 from .filters import FILTER_LIMITS
+from .messages import grpc
 from .names import ID_PATTERN
 from .transport import QdrantApi
 

@@ -13,9 +13,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from qdrant_client import grpc
-
 from ..base import RESERVED_FIELDS, FieldDefinition, IndexDescription, OwnershipMark, Setting
+from .messages import grpc
 from .names import EXACT
 from .settings import found
 

@@ -20,12 +20,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from qdrant_client import grpc
 
 from vectorwright.errors import Terminal
 
 from ..filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
 from .floats import as_stored, confused, integers_that_round_to
+from .messages import grpc
 from .names import EXACT, key_of, path_of
 from .payload import EMPTY_LIST, exact_entry
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qdrant_client import grpc
-
 from vectorwright.errors import Terminal
 
 from ..base import ChangeClass, Setting
+from .messages import grpc
 
 _PARAMS = ("replication_factor", "write_consistency_factor", "on_disk_payload")
 _HNSW = ("m", "ef_construct", "full_scan_threshold", "max_indexing_threads", "on_disk", "payload_m")

@@ -12,9 +12,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from qdrant_client import grpc
 
-from vectorwright.errors import BatchRejected, BatchTooLarge, Terminal
+from vectorwright.errors import BatchRejected, BatchTooLarge, Retryable, Terminal
 
 from ..base import IndexStatistics, Match, Record, RecordBatch, Setting, Store, Vectors
 from ..filters import Filter
@@ -23,6 +22,7 @@ from ..server_checks import check_batch, check_query
 from .catalog import QdrantCatalog
 from .collection import Collection
 from .filters import Translated, translate
+from .messages import grpc
 from .names import number_of
 from .packing import pack_upsert
 from .payload import decode, encode
@@ -228,8 +228,13 @@ def _check_id(record_id: str, index: str) -> None:
 
 
 def _check_stored(answer: grpc.PointsOperationResponse, name: str) -> None:
-    if answer.result.status == grpc.UpdateStatus.ClockRejected:
-        raise Terminal(f"index {name}: Qdrant rejected the write as older than what it has", reason="RequestRefused")
+    """Raise Retryable where a change waits to be done: the server may answer so when its own timeout is over."""
+    status = answer.result.status
+    if status != grpc.UpdateStatus.Completed:
+        raise Retryable(
+            f"index {name}: Qdrant did not confirm in time that a change is stored ({grpc.UpdateStatus.Name(status)})",
+            reason="Timeout",
+        )
 
 
 def _point_ids(ids: Iterable[str]) -> list[grpc.PointId]:
