@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeVar
 import orjson
 import pytest
 from tests.contract.providers.base import JSON, SECRET, Provider
+from tests.contract.providers.exclusive import take_turns
 from tests.support.loopback_http import Response
 from tests.support.pinecone import PineconeDouble
 from tests.support.pinecone.refusals import Refusal
