@@ -96,7 +96,8 @@ class Batch(ApiModel):
     max_records: int | None = Field(default=None, ge=1, le=10000)
     """Records in one write. 100 when left out, 500 for copies of an index; never more than the store takes."""
     max_bytes: int | None = Field(default=None, ge=1024, le=67108864)
-    """Bytes in one write. What the store takes when left out, 4 MiB where it sets no limit."""
+    """Bytes in one write. What the store takes when left out, 4 MiB where it sets no limit; for copies of an index
+    8 MiB at most."""
     workers: int | None = Field(default=None, ge=1, le=64)
     """Writes in flight. 4 when left out."""
     attempts: int | None = Field(default=None, ge=1, le=20)

@@ -31,6 +31,8 @@ from .origin import Origin
 from .sameness import canonical, same_record
 
 DEFAULT_RECORDS = IDS_A_REQUEST
+DEFAULT_BYTES = 8 * 2**20
+"""A batch is held once more while it is compared with what is there."""
 DEFAULT_WORKERS = 4
 _LINGER = 1.0
 _PAGE_BYTES = 8 * 2**20
@@ -85,10 +87,14 @@ class Copier:
     def __init__(self, context: CopyContext) -> None:
         self._context = context
         capabilities, batch = context.target.store.capabilities, context.spec.batch
-        self._records = min(batch.max_records or DEFAULT_RECORDS, capabilities.max_batch_records)
-        self._bytes = min(batch.max_bytes or capabilities.max_batch_bytes, capabilities.max_batch_bytes)
+        dimension = context.spec.store.dimension
+        self._records = min(
+            batch.max_records or max(1, min(DEFAULT_RECORDS, DEFAULT_BYTES // (4 * dimension))),
+            capabilities.max_batch_records,
+        )
+        self._bytes = min(batch.max_bytes or DEFAULT_BYTES, capabilities.max_batch_bytes)
         self._workers = batch.workers or DEFAULT_WORKERS
-        self._page = max(1, min(1000, _PAGE_BYTES // (4 * context.spec.store.dimension + 4096)))
+        self._page = max(1, min(1000, _PAGE_BYTES // (4 * dimension + 4096)))
         self._scaled = capabilities.normalises and context.spec.store.metric == "cosine"
         self._writer = BatchWriter(context.target, context.progress)
         self._planned = 0
