@@ -78,10 +78,10 @@ class TlsFront:
             # When one side is done, nothing that the other could still say matters.
             await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            backend_writer.close()  # before anything that a second cancellation could end
             for pipe in pipes:
                 pipe.cancel()
             await asyncio.gather(*pipes, return_exceptions=True)
-            backend_writer.close()
             await backend_writer.wait_closed()
 
     def close(self) -> None:
