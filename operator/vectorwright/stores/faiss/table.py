@@ -17,7 +17,6 @@ from .vectors import Inverted, Slots, VectorTable
 
 _RECORD_BYTES = 400
 """Bytes that a record takes beside vector and line: id, dictionary, lists (measured on CPython 3.11)."""
-_MIN_HOLES = 1024
 
 
 class Cut:
@@ -34,6 +33,9 @@ class Cut:
 
 class Table:
     """All records of an index."""
+
+    min_holes = 1024
+    """Places of removed records below which the table is not packed."""
 
     def __init__(self, dimension: int, metric: str, fields: Iterable[str]) -> None:
         self.vectors = VectorTable(dimension, metric)
@@ -131,7 +133,7 @@ class Table:
 
     def _tidy(self) -> None:
         """Give back what removed records took, where that is most of the table."""
-        if self._cut is None and self._dirty is None and len(self._free) > max(_MIN_HOLES, len(self.slots)):
+        if self._cut is None and self._dirty is None and len(self._free) > max(self.min_holes, len(self.slots)):
             self._pack()
         for column in self._columns.values():
             column.tidy(len(self.slots))
