@@ -116,7 +116,7 @@ class QdrantCatalog(StoreWithoutNamespaces):
 
         async def told(name: str) -> IndexDescription | None:
             try:
-                return await self._described(await self._resolve(name), up_to=0)
+                return await self._described(await self._look_up(name), up_to=0)
             except NotFound:
                 return None
 
@@ -138,7 +138,7 @@ class QdrantCatalog(StoreWithoutNamespaces):
 
     async def describe_index(self, name: str) -> IndexDescription:
         """One collection; up to 10,000 points are counted exactly. Raises NotFound."""
-        return await self._described(await self._resolve(name), up_to=CHEAP_COUNT)
+        return await self._described(await self._look_up(name), up_to=CHEAP_COUNT)
 
     async def _described(self, collection: Collection, *, up_to: int) -> IndexDescription:
         if collection.estimate > up_to:
@@ -174,11 +174,11 @@ class QdrantCatalog(StoreWithoutNamespaces):
             raise taken
         await self._until_ready(name)
         await self._index_fields(name, {**OWN_FIELDS, **{field.name: field.type for field in definition.fields}})
-        return await self._described(await self._resolve(name), up_to=CHEAP_COUNT)
+        return await self._described(await self._look_up(name), up_to=CHEAP_COUNT)
 
     async def _until_ready(self, name: str) -> None:
         pause, until = 0.05, time.monotonic() + self._timeout
-        while (await self._resolve(name)).info.status not in READY:
+        while (await self._look_up(name)).info.status not in READY:
             if time.monotonic() > until:
                 raise Retryable(
                     f"index {name}: Qdrant made the collection, and it does not take writes yet", reason="IndexNotReady"
@@ -208,7 +208,7 @@ class QdrantCatalog(StoreWithoutNamespaces):
                 f"index {name}: Qdrant cannot change {setting} after creation: make a new index",
                 reason="ImmutableSetting",
             )
-        collection = await self._resolve(name)
+        collection = await self._look_up(name)
         for field in new_fields:
             if collection.types.get(field.name, field.type) != field.type:
                 raise Terminal(
@@ -225,7 +225,7 @@ class QdrantCatalog(StoreWithoutNamespaces):
 
     async def set_mark(self, name: str, mark: OwnershipMark | None, model_fingerprint: str | None) -> None:
         """Write or remove mark and fingerprint; other metadata of the collection stays. Raises NotFound."""
-        collection = await self._resolve(name)
+        collection = await self._look_up(name)
         values = {MARK: None if mark is None else str(mark), FINGERPRINT: model_fingerprint}
         changed = {key: value for key, value in values.items() if collection.text(key) != value}
         if changed:
@@ -298,13 +298,17 @@ class QdrantCatalog(StoreWithoutNamespaces):
         if not name or len(name) > 255 or re.search(r'[/\\<>:"|?*\x00-\x1f]', name):
             raise absent(name)
 
-    async def _resolve(self, name: str) -> Collection:
-        """The collection of that name or alias, as it is now. Raises NotFound."""
+    async def _look_up(self, name: str) -> Collection:
+        """The collection of that name or alias, as it is now; nothing of it is kept. Raises NotFound."""
         self._known.pop(name, None)
         self._check_possible(name)
         request = grpc.GetCollectionInfoRequest(collection_name=name)
         found = await self._on_server("Collections/Get", request, grpc.GetCollectionInfoResponse)
-        collection = Collection(name, found.result)
+        return Collection(name, found.result)
+
+    async def _resolve(self, name: str) -> Collection:
+        """The same, and remembered for what is done with its points."""
+        collection = await self._look_up(name)
         self._known[name] = time.monotonic(), collection
         return collection
 

@@ -44,8 +44,7 @@ class QdrantStore(QdrantCatalog):
 
     async def statistics(self, name: str) -> IndexStatistics:
         """What an index holds, exactly, and what the server tells of its segments. Raises NotFound."""
-        collection = await self._resolve(name)
-        info = collection.info
+        info = (await self._look_up(name)).info
         details: dict[str, Setting] = {
             "status": grpc.CollectionStatus.Name(info.status).lower(),
             "optimizer": "ok" if info.optimizer_status.ok else "failed",
