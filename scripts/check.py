@@ -17,6 +17,10 @@ CHECKS: list[tuple[str, list[str | Path]]] = [
         "docs/reference.md agrees with crds/ (make crds mends it)",
         [BIN / "python", "-m", "scripts.reference", "--check"],
     ),
+    (
+        "docs/store-contract.md agrees with the stores and the suite (make contract-table mends it)",
+        [BIN / "python", "-m", "scripts.store_table", "--check"],
+    ),
 ]
 
 

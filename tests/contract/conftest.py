@@ -26,8 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(*present, **as_said): capabilities that a store needs for this check")
-    config.addinivalue_line("markers", "needs_server(*abilities): see Provider.cannot")
     report.register(config)
 
 

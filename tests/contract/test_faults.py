@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -18,6 +19,7 @@ from tests.contract.providers import Provider
 from tests.contract.report import CASE
 from tests.contract.verdicts import Met, problem
 
+from vectorwright.errors import Retryable
 from vectorwright.stores.base import Store
 from vectorwright.stores.registry import open_store
 
@@ -26,6 +28,8 @@ _REQUESTS: dict[tuple[str, str], int] = {}
 """(provider, call) → requests of a handle that was never used before, as they were counted without a fault."""
 SHORT = 0.6
 """Seconds of a request where nobody answers."""
+SLACK = 5.0
+"""Seconds that a call may take beyond the timeouts of the requests that met silence, also on a busy machine."""
 ATTEMPTS = 4
 """A busy machine may take all of those before the request leaves: then nothing was seen, and it is tried with more."""
 PARALLEL = 12
@@ -63,9 +67,12 @@ async def meet(transports: FaultyTransports, call: Call, fault: str, first: int,
     """Make a call with a handle that was never used before, and see how it ends."""
     transports.plan.arm(fault, first)
     store = open_store(transports.connection(seconds))
+    started = time.monotonic()
     try:
         (result,) = await asyncio.gather(asyncio.wait_for(_made(call, store), 30), return_exceptions=True)
-        return Met(call, fault, first, usual, list(transports.plan.met), result)
+        met = list(transports.plan.met)
+        late = time.monotonic() - started > seconds * max(1, len(met)) + SLACK
+        return Met(call, fault, first, usual, met, result, late)
     finally:
         transports.plan.disarm()
         await store.close()
@@ -102,9 +109,13 @@ async def test_a_fault_at_any_call_is_the_right_kind_of_error(
     met = []
     for call in calls_of(prepared.capabilities):
         for first in positions(usual[call.name]):
-            met.append(await meet(transports, call, fault, first, usual[call.name], 5.0))
+            one = await meet(transports, call, fault, first, usual[call.name], 5.0)
             if call.changes and first:
                 await prepare(prepared, provider)
+            if not one.transports and first:  # what a call finds to tidy up may be one request less than before
+                one = await meet(transports, call, fault, first - 1, first, 5.0)
+                await prepare(prepared, provider)
+            met.append(one)
     assert len(met) >= len(usual)
     assert failures(met, secrets_of(provider)) == ""
 
@@ -120,7 +131,7 @@ async def test_silence_at_any_call_is_retryable_in_time(
             for attempt in range(ATTEMPTS):
                 with FaultyTransports(provider) as transports:
                     met = await meet(transports, call, "timeout", first, usual[call.name], SHORT * 2**attempt)
-                if met.transports:
+                if met.transports or not isinstance(met.result, Retryable):
                     break
             return met
 
@@ -131,6 +142,10 @@ async def test_silence_at_any_call_is_retryable_in_time(
     met = await asyncio.gather(*beside)
     for call in calls:
         if call.changes and usual[call.name] > 1:
-            met.append(await wait(call, usual[call.name] - 1))
+            one = await wait(call, usual[call.name] - 1)
             await prepare(prepared, provider)
+            if not one.transports:  # as above
+                one = await wait(call, usual[call.name] - 2)
+                await prepare(prepared, provider)
+            met.append(one)
     assert failures(met, secrets_of(provider)) == ""

@@ -25,6 +25,8 @@ class Met:
     usual: int
     transports: Sequence[str]
     result: object
+    late: bool = False
+    """Whether it took much longer than a request may."""
 
     def __str__(self) -> str:
         shown = self.result
@@ -47,6 +49,8 @@ def problem(met: Met, secrets: Sequence[str]) -> str | None:
         return "no request met the fault"
     if not isinstance(error, VectorwrightError):
         return "it did not raise one of our errors"
+    if met.late:
+        return "it took too long"
     shown = "".join(traceback.format_exception(error)) + repr(error) + error.message
     if any(secret in shown for secret in secrets):
         return "it shows a credential"
