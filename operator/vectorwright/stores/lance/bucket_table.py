@@ -51,7 +51,7 @@ class BucketTable:
         self._open_table = open_table
         self._limit = limit
         self._lease = Lease(heads, name)
-        self._committer = Committer(name, self._commit, self._upkeep, IDLE_AFTER)
+        self._committer = Committer(name, self._commit, self._upkeep, IDLE_AFTER, self._lease.rest)
         self._contents: FencedContents | None = None
         self._encoding: Head | None = None
         self._handles: OrderedDict[tuple[str, int], Any] = OrderedDict()
@@ -244,7 +244,7 @@ class BucketTable:
                         await contents.align(head)
                         await call(contents)
                     # Within the lease's renewal: a change is published by who has it, or it was never made.
-                    await self._lease.publish(contents.head_of(self._lease.head), more=self._committer.waiting)
+                    await self._lease.publish(contents.head_of(self._lease.head))
             except (Interfered, HeadMoved):
                 self._spoilt()
                 await self._lease.give_back()
