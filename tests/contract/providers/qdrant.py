@@ -1,8 +1,8 @@
 """Qdrant: the server at ``QDRANT_URL``, where that is set, or else a double; emptied before each test.
 
 A real server is used as it is: ``QDRANT_API_KEY`` and ``QDRANT_GRPC_PORT`` (6334) say how. It has no databases, so give
-it to the suite alone, in one process (``-n 0``): what is there from the beginning and is none of the suite's fails the
-run, and is not touched; what comes after that is dropped.
+it to the suite alone: what is there from the beginning and is none of the suite's fails the run, and is not touched;
+what comes after that is dropped.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import pytest
 from tests.contract.providers.base import SECRET, Provider
+from tests.contract.providers.exclusive import take_turns
 from tests.support.qdrant import API_KEY, QdrantDouble
 
 from vectorwright.stores.filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range
@@ -23,10 +24,10 @@ from vectorwright.stores.registry import Connection, StoreCredentials
 
 URL = os.environ.get("QDRANT_URL", "").rstrip("/")
 KEY = os.environ.get("QDRANT_API_KEY", "")
-LEFT_BEHIND = re.compile(r"(docs[0-9]*|more|made|plain|bare|times|divided|source|target|aaa|bbb|ccc)(-[a-z0-9-]*)?")
+LEFT_BEHIND = re.compile(
+    r"(docs[0-9]*|more|made|plain|bare|times|divided|source|target|life[0-9a-f]{8}|aaa|bbb|ccc)(-[a-z0-9-]*)?"
+)
 """Names of collections that a run which was killed may have left on a real server."""
-_OURS: list[str] = []
-"""The real servers that held nothing of others when this process began: whatever is there since then is the suite's."""
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
@@ -69,8 +70,7 @@ class Qdrant(Provider):
                 parts.scheme == "https",
             )
             self.token = KEY or SECRET
-            _clear()
-            request.addfinalizer(_clear)
+            take_turns(request, "QDRANT_URL", URL, held=_strangers, empty=_clear)
         else:
             double: QdrantDouble = request.getfixturevalue("qdrant_double")
             double.empty()
@@ -117,18 +117,23 @@ def _cannot_be_said(where: Filter) -> bool:
             return _cannot_be_said(part)
 
 
+def _collections(client: httpx.Client) -> list[str]:
+    listed = client.get("/collections").raise_for_status().json()["result"]["collections"]
+    return [str(one["name"]) for one in listed]
+
+
+def _client() -> httpx.Client:
+    return httpx.Client(base_url=URL, headers={"api-key": KEY} if KEY else {}, timeout=30, trust_env=False)
+
+
+def _strangers() -> list[str]:
+    """What no run of the suite leaves behind, not even one that was killed."""
+    with _client() as client:
+        return [name for name in _collections(client) if not LEFT_BEHIND.fullmatch(name)]
+
+
 def _clear() -> None:
-    """Drop the suite's own collections from the real server; their aliases go with them."""
-    headers = {"api-key": KEY} if KEY else {}
-    with httpx.Client(base_url=URL, headers=headers, timeout=30, trust_env=False) as client:
-        listed = client.get("/collections").raise_for_status().json()["result"]["collections"]
-        names = [str(one["name"]) for one in listed]
-        strangers = [name for name in names if not LEFT_BEHIND.fullmatch(name)]
-        if strangers and URL not in _OURS:
-            pytest.fail(
-                f"QDRANT_URL holds collections that the suite does not make: {strangers[:5]}; use another server"
-            )
-        if URL not in _OURS:
-            _OURS.append(URL)
-        for name in names:
+    """Drop every collection of the real server; their aliases go with them."""
+    with _client() as client:
+        for name in _collections(client):
             client.delete(f"/collections/{quote(name, safe='')}").raise_for_status()
