@@ -49,6 +49,7 @@ CAPABILITIES = Capabilities(
     list_metadata=True,
     counts_in_listing=True,
     filtered_count=True,
+    rotation_strategies=frozenset({"DualIdentity", "InPlace"}),
 )
 BUILD_SECONDS = 3_600.0
 """Seconds that an index may be built for. The server stops when we are gone (client_connection_check_interval)."""
