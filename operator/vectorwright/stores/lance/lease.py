@@ -141,17 +141,17 @@ class Lease:
         """Somebody else has it."""
         self._held, self._seen = False, None
 
-    async def publish(self, head: Head) -> None:
+    async def publish(self, head: Head, *, more: bool) -> None:
         """Make a change the table: the head as it should be, over the one that the change began from.
 
-        The lease is kept for what comes next, within this writer's turn. Raises HeadMoved where it was lost: then the
-        change was never made.
+        The lease is kept where ``more`` is likely to come, within this writer's turn. Raises HeadMoved where it was
+        lost: then the change was never made.
         """
         async with self._writing:
             if not self._held or self._seen is None:
                 raise HeadMoved
             turn = _TURN if self._rivals else _ALONE
-            keep = time.monotonic() - self._since < turn
+            keep = more and time.monotonic() - self._since < turn
             try:
                 self._seen = await self._heads.write(
                     self._name, replace(head, holder=self._me if keep else None), self._seen
