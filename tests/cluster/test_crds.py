@@ -134,13 +134,13 @@ def test_what_is_right_is_accepted(trial: Callable[..., str], name: str) -> None
 # -- what is refused, with the words that say so --
 NOT_ONE_PROVIDER = f"spec: exactly one of {', '.join(PROVIDERS)} must be set"
 NOT_ONE_EMBEDDER = "spec: exactly one of openAI, local must be set"
-NOT_ONE_SOURCE = "spec.source: exactly one of git, http, configMap, inline must be set"
+NOT_ONE_SOURCE = "spec.source: exactly one of git, http, configMap, inline, vectorIndex must be set"
 REFUSED = {
     "no provider": (store(probeInterval="1m"), NOT_ONE_PROVIDER),
     "two providers": (store(**TEXT, memory={"local": True}), NOT_ONE_PROVIDER),
     "lance at two places": (
         store(lance={"server": "http://x", "path": "y"}),
-        "spec.lance: exactly one of server, path must be set",
+        "spec.lance: exactly one of server, path, s3, gcs, azure must be set",
     ),
     "memory nowhere": (store(memory={}), "spec.memory: exactly one of server, local must be set"),
     "a password in an address": (store(chroma={"url": "http://me:secret@chroma"}), "spec.chroma.url"),

@@ -100,9 +100,9 @@ async def test_a_server_that_is_too_old_is_refused(recorder: tuple[Recorder, str
 
 
 async def test_certificates_are_verified(
-    provider: Milvus, tls_front: Callable[[int], TlsFront], open_another: StoreFactory
+    provider: Milvus, tls_front: Callable[..., TlsFront], open_another: StoreFactory
 ) -> None:
-    front = tls_front(provider.server.port)
+    front = tls_front(provider.server.port, grpc=True)
     connection = replace(provider.connection(), settings={"url": front.url, "database": provider.database})
     ca = front.ca_file.read_text()
     stranger = trustme.CA().cert_pem.bytes().decode()

@@ -117,7 +117,7 @@ async def test_what_is_fixed_at_creation_is_refused_before_any_call(docs: Store)
 def fronts(provider: Weaviate, tmp_path: Path) -> Iterator[tuple[TlsFront, TlsFront]]:
     """TLS in front of the REST API and of the gRPC API, each with an authority of its own."""
     rest = TlsFront(provider.server.port, tmp_path / "rest.pem")
-    grpc = TlsFront(provider.grpc_port(), tmp_path / "grpc.pem")
+    grpc = TlsFront(provider.grpc_port(), tmp_path / "grpc.pem", grpc=True)
     yield rest, grpc
     rest.close()
     grpc.close()

@@ -31,7 +31,7 @@ from vectorwright.stores.registry import Connection, StoreCredentials
 ROOT = Path(__file__).resolve().parents[2]
 DIMENSION = 16
 INDEX = "docs"
-LEASE_SECONDS = 0.4
+LEASE_SECONDS = 0.5
 """Of these writers, so that a killed one is not waited for long."""
 
 

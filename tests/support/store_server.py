@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -17,6 +18,7 @@ from deploy.devcluster.processes import ManagedProcess, on_free_port, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 60.0
+_FOLDERS_A_START = 200
 
 StartStoreServer = Callable[..., "StoreServer"]
 
@@ -39,6 +41,7 @@ class StoreServer:
         self.unix = base / "s"
         self._folders, self._flags = folders, flags
         self._process: ManagedProcess | None = None
+        self._opened = 0
 
     @property
     def url(self) -> str:
@@ -72,6 +75,7 @@ class StoreServer:
             process.stop()
             raise
         self._process = process
+        self._opened = 0
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:  # httpx leaves the socket of a failed attempt open
@@ -93,6 +97,15 @@ class StoreServer:
         """End the server as a crash would."""
         self.process.kill()
         self._process = None
+
+    def new_folder(self) -> str:
+        """A folder of the caller's own. A server keeps those open that it was asked for, and no more than 256: it is
+        started again before that."""
+        if self._opened >= _FOLDERS_A_START:
+            self.stop()
+            self.start()
+        self._opened += 1
+        return f"test-{secrets.token_hex(6)}"
 
     def request(self, method: str, path: str, **arguments: object) -> httpx.Response:
         """A request with the token."""

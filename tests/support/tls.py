@@ -25,16 +25,18 @@ class TlsFront:
     """Listens on a free port of 127.0.0.1, in a thread of its own, until ``close()``; passes every byte on.
 
     ``ca_file`` vouches for its certificate, which names 127.0.0.1 and localhost. With ``postgres`` the client first
-    asks for TLS in PostgreSQL's way (SSLRequest), and one that does not is refused as by ``hostssl`` lines alone.
+    asks for TLS in PostgreSQL's way (SSLRequest), and one that does not is refused as by ``hostssl`` lines alone. With
+    ``grpc`` it says that it speaks HTTP/2, and nothing else.
     """
 
-    def __init__(self, backend_port: int, ca_file: Path, *, postgres: bool = False) -> None:
+    def __init__(self, backend_port: int, ca_file: Path, *, postgres: bool = False, grpc: bool = False) -> None:
         authority = trustme.CA()
         authority.cert_pem.write_to_path(ca_file)
         self.ca_file = ca_file
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         authority.issue_cert("127.0.0.1", "localhost").configure_cert(self._context)
-        self._context.set_alpn_protocols(["h2", "http/1.1"])  # gRPC talks to nobody who does not say h2
+        if grpc:
+            self._context.set_alpn_protocols(["h2"])  # gRPC talks to nobody who does not say it
         self._backend_port = backend_port
         self._postgres = postgres
         self._loop = asyncio.new_event_loop()
@@ -105,13 +107,13 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @pytest.fixture
-def tls_front() -> Iterator[Callable[[int], TlsFront]]:
-    """``tls_front(port)`` puts TLS in front of a server on 127.0.0.1; the answer has ``url``, ``port``, ``ca_file``."""
+def tls_front() -> Iterator[Callable[..., TlsFront]]:
+    """``tls_front(port, grpc=False)`` puts TLS in front of a server; the answer has ``url``, ``port``, ``ca_file``."""
     base = Path(tempfile.mkdtemp(prefix="vectorwright-tls-"))
     fronts: list[TlsFront] = []
 
-    def begin(backend_port: int) -> TlsFront:
-        front = TlsFront(backend_port, base / f"ca-{len(fronts)}.pem")
+    def begin(backend_port: int, *, grpc: bool = False) -> TlsFront:
+        front = TlsFront(backend_port, base / f"ca-{len(fronts)}.pem", grpc=grpc)
         fronts.append(front)
         return front
 

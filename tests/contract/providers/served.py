@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import replace
 from typing import ClassVar
 
@@ -59,7 +58,7 @@ class Lance(Served):
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         super().__init__(request)
-        self.folder = f"test-{secrets.token_hex(6)}"
+        self.folder = self.server.new_folder()
 
     def connection(self) -> Connection:
         return self.at(self.server.host, self.server.port)
@@ -78,7 +77,7 @@ class Faiss(Served):
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         super().__init__(request)
-        self.folder = f"test-{secrets.token_hex(6)}"
+        self.folder = self.server.new_folder()
 
     def connection(self) -> Connection:
         return self.at(self.server.host, self.server.port)

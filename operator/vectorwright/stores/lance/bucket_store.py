@@ -190,15 +190,23 @@ class BucketStore(StoreWithoutAliases, StoreWithoutNamespaces):
             model_fingerprint=definition.model_fingerprint,
             count=0,
         )
-        seen = await self._free(name)
-        remains = (*seen.head.remains, *_unfinished(seen.head)) if seen else ()
-        making = Head(MAKING, f"{name}.{incarnation[:8]}{SUFFIX}", description, remains=remains)
-        try:
-            seen = await self._heads.write(name, making, seen)
-        except HeadMoved:
-            raise _taken(name) from None
+        making, seen = await self._reserved(name, description, f"{name}.{incarnation[:8]}{SUFFIX}")
         await self._make(name, making)
         return told(await self._made(name, making, seen))
+
+    async def _reserved(self, name: str, description: IndexDescription, location: str) -> tuple[Head, Seen]:
+        """The head that takes a free name, as it was written. Raises Conflict where somebody else has the name."""
+        while True:
+            seen = await self._free(name)
+            remains = (*seen.head.remains, *_unfinished(seen.head)) if seen else ()
+            making = Head(MAKING, location, description, remains=remains)
+            try:
+                return making, await self._heads.write(name, making, seen)
+            except HeadMoved:
+                # Somebody took the name, or only removed what was left of the table before: that is looked at now.
+                found = await self._heads.read(name)
+                if found is not None and found.head.state != GONE:
+                    raise _taken(name) from None
 
     async def _made(self, name: str, making: Head, seen: Seen) -> Head:
         """Make the head of what was being made ready. Raises Conflict where it is another's by now."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -31,8 +30,6 @@ from .upkeep import MIN_COMMITS
 
 _HANDLES = 4
 _TRIES = 5
-_STREAM = 0.5
-"""Seconds between two commits of one writer that make a stream."""
 _READING, _CHANGING, _UPKEEP = 4, 10, 60
 """Times the timeout of one request that a read, a change, and a merge of files or the building of an index may take."""
 
@@ -54,13 +51,12 @@ class BucketTable:
         self._open_table = open_table
         self._limit = limit
         self._lease = Lease(heads, name)
-        self._committer = Committer(name, self._commit, self._upkeep, IDLE_AFTER, self._lease.rest)
+        self._committer = Committer(name, self._commit, self._upkeep, IDLE_AFTER)
         self._contents: FencedContents | None = None
         self._encoding: Head | None = None
         self._handles: OrderedDict[tuple[str, int], Any] = OrderedDict()
         self._opening = asyncio.Lock()
         self._wrote = False
-        self._written = -_STREAM
 
     @property
     def broken(self) -> bool:
@@ -235,18 +231,9 @@ class BucketTable:
                 )
             await contents.write(rows)
 
-        # Callers who write together, or one after the other, come again at once: the lease is kept for them.
-        stream = len(tables) > 1 or time.monotonic() - self._written < _STREAM
-        await self._changing(write, stream=stream)
-        self._written = time.monotonic()
+        await self._changing(write)
 
-    async def _changing(
-        self,
-        call: Callable[[FencedContents], Awaitable[None]],
-        factor: float = _CHANGING,
-        *,
-        stream: bool = False,
-    ) -> None:
+    async def _changing(self, call: Callable[[FencedContents], Awaitable[None]], factor: float = _CHANGING) -> None:
         """Make a change under the lease, and make it the table. A change that others cut short is made again."""
         for _ in range(_TRIES):
             head = await self._lease.take()
@@ -257,7 +244,7 @@ class BucketTable:
                         await contents.align(head)
                         await call(contents)
                     # Within the lease's renewal: a change is published by who has it, or it was never made.
-                    await self._lease.publish(contents.head_of(self._lease.head), more=stream)
+                    await self._lease.publish(contents.head_of(self._lease.head), more=self._committer.waiting)
             except (Interfered, HeadMoved):
                 self._spoilt()
                 await self._lease.give_back()

@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -23,8 +22,6 @@ MAX_BYTES = 128 * 2**20
 """A commit takes no more than this: a bound for memory, and for how long a caller waits for others."""
 IDLE_AFTER = 15.0
 """Seconds without a change after which work that makes writers wait is begun."""
-LINGER = 0.05
-"""Seconds in which callers who were answered come with their next batch."""
 
 T = TypeVar("T")
 _Writes = Callable[[Sequence[pa.Table]], Awaitable[None]]
@@ -37,22 +34,15 @@ class Committer:
 
     ``commit`` makes one commit of the rows of many callers. ``upkeep(idle)`` is called after every change and, with
     ``idle`` true, when none came for ``idle_after`` seconds and it said before that it has something left to do.
-    ``rest`` is called when none came for :data:`LINGER` seconds, and at the end.
     """
 
     def __init__(
-        self,
-        name: str,
-        commit: _Writes,
-        upkeep: Callable[[bool], Awaitable[bool]],
-        idle_after: float,
-        rest: Callable[[], Awaitable[None]] | None = None,
+        self, name: str, commit: _Writes, upkeep: Callable[[bool], Awaitable[bool]], idle_after: float
     ) -> None:
         self._name = name
         self._commit = commit
         self._upkeep = upkeep
         self._idle_after = idle_after
-        self._rest = rest
         self._queue: deque[tuple[pa.Table | _Change, asyncio.Future[Any]]] = deque()
         self._wake = asyncio.Event()
         self._closing = False
@@ -62,6 +52,11 @@ class Committer:
     def broken(self) -> bool:
         """Whether the task ended by itself: the process must be started again."""
         return self._task is not None and self._task.done() and not self._closing
+
+    @property
+    def waiting(self) -> bool:
+        """Whether more changes wait for the one that is being made."""
+        return bool(self._queue)
 
     async def write(self, rows: pa.Table) -> None:
         """Write rows; returns after the commit that holds them."""
@@ -100,10 +95,6 @@ class Committer:
                 while self._queue:
                     await self._next()
                     left = await self._upkeep(False)
-                if self._rest is not None and await self._stays_idle():
-                    await self._rest()
-                if self._queue:
-                    continue
                 if self._closing:
                     return
                 self._wake.clear()
@@ -116,13 +107,6 @@ class Committer:
             for _, future in self._queue:
                 if not future.done():
                     future.set_exception(Retryable(f"index {self._name}: its store stopped", reason="Stopping"))
-
-    async def _stays_idle(self) -> bool:
-        self._wake.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0 if self._closing else LINGER):
-                await self._wake.wait()
-        return not self._queue
 
     async def _next(self) -> None:
         item, future = self._queue.popleft()

@@ -40,23 +40,24 @@ class FencedContents(Contents):
         super().__init__(handle, description)
         self.location = location
         self.at = -1
-        self._experienced = False
+        self._streak = 0
 
     def committed(self, result: Any) -> None:
         """Raises Interfered where the commit was not the next one."""
         if result.version != self.at + 1:
             raise Interfered
         self.at = result.version
-        self._experienced = True
 
     def spoilt(self) -> None:
         """A change broke off: nothing is known of the table."""
         self.at = -1
+        self._streak = 0
         self.forget_ids()
 
     async def align(self, head: Head) -> None:
         """Make the version that the head names the newest of the table, whatever was left on top of it."""
         if self.at == head.version:
+            self._streak += 1
             return
         self.spoilt()
         await self.handle.checkout_latest()
@@ -87,11 +88,11 @@ class FencedContents(Contents):
     async def known_ids(self) -> KnownIds | None:
         """The ids that the table may hold; None while other writers commit in between, whose ids would be missing.
 
-        They are read (the whole column) by who committed before: one commit alone finds out by its merge.
+        They are read (the whole column) at the second commit in a row: one commit alone finds out by its merge.
         """
         if self._known is None and self.count == 0:
             self._known = KnownIds()
-        if self._known is None and not self._experienced:
+        if self._known is None and self._streak == 0:
             return None
         return await super().known_ids()
 

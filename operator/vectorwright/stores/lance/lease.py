@@ -30,7 +30,7 @@ RENEW_SECONDS = 5.0
 WAIT_SECONDS = 180.0
 """How long a writer waits for the others before its caller is told to come again."""
 _FIRST_POLL, _LAST_POLL = 0.03, 0.5
-_TURN = 3.0
+_TURN = 1.5
 """Seconds that a writer goes on without a break while others wait for the lease, too."""
 _ALONE = 8.0
 """The same while nobody was seen to wait."""
@@ -144,7 +144,7 @@ class Lease:
     async def publish(self, head: Head, *, more: bool) -> None:
         """Make a change the table: the head as it should be, over the one that the change began from.
 
-        The lease is kept where ``more`` is likely to come, within this writer's turn. Raises HeadMoved where it was
+        The lease is kept for what ``more`` says is waiting, within this writer's turn. Raises HeadMoved where it was
         lost: then the change was never made.
         """
         async with self._writing:
@@ -172,19 +172,6 @@ class Lease:
                 except (HeadMoved, VectorwrightError):
                     self._stray = True
             self.lost()
-
-    async def rest(self) -> None:
-        """Let go of the lease: nothing came to use it for."""
-        async with self._writing:
-            if not self._held or self._seen is None:
-                return
-            try:
-                self._seen = await self._heads.write(self._name, replace(self._seen.head, holder=None), self._seen)
-            except (HeadMoved, VectorwrightError):
-                self.lost()
-                self._stray = True
-            else:
-                self._held, self._released = False, time.monotonic()
 
     async def close(self) -> None:
         """Let go of a lease that could not be given back when it should have been."""
