@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.devcluster.gobuild import ensure_built
-from deploy.devcluster.processes import ManagedProcess, on_free_port, wait_for
+from deploy.devcluster.processes import ManagedProcess
 from deploy.servers.go_programs import versitygw_program
+from deploy.servers.loopback import LoopbackServer, started
 
-_START_SECONDS = 60.0
 
-
-class VersitygwServer:
+class VersitygwServer(LoopbackServer):
     """An S3 server whose buckets are the folders in ``directory / "buckets"``. One key opens all of them.
 
     It can be stopped or killed, and started again on the same port. ``requests(bucket)`` tells what was asked.
@@ -24,47 +23,26 @@ class VersitygwServer:
     secret_key = "s3cret-that-never-shows"
     region = "us-east-1"
 
+    title = "versitygw"
+
     def __init__(self, program: Path, directory: Path, port: int, *, remove: Path | None = None) -> None:
-        self.host, self.port = "127.0.0.1", port
-        self.directory = directory
+        super().__init__(directory, port, remove)
         self._program = program
-        self._remove = remove
-        self._process: ManagedProcess | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
-
-    @property
-    def process(self) -> ManagedProcess:
-        """The running program. Raises RuntimeError when the server is stopped."""
-        if self._process is None:
-            raise RuntimeError("this S3 server is stopped")
-        return self._process
 
     @property
     def _log(self) -> Path:
         return self.directory / "access.log"
 
-    def start(self) -> None:
-        """Start the server (again) and return when it listens. Nothing happens when it runs."""
-        if self._process is not None:
-            return
+    def _launch(self) -> ManagedProcess:
         (self.directory / "buckets").mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
         command: list[str | Path] = [self._program, "--port", f"{self.host}:{self.port}", "--region", self.region]
         command += ["--quiet", "--access-log", self._log, "posix", self.directory / "buckets"]
-        process = ManagedProcess.start(
+        return ManagedProcess.start(
             command, log=self.directory / "server.log", env=environment, grace=10, remove=self._remove
         )
-        try:
-            wait_for(self._listens, what=f"versitygw on {self.url}", timeout=_START_SECONDS, process=process)
-        except BaseException:
-            process.stop()
-            raise
-        self._process = process
 
-    def _listens(self) -> bool:
+    def _answers(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex((self.host, self.port)) == 0
 
@@ -84,17 +62,6 @@ class VersitygwServer:
         asked = [line.split() for line in lines]
         return [words[7] for words in asked if len(words) > 7 and words[1] == bucket]
 
-    def stop(self) -> None:
-        """Stop the server in good order; its buckets and its port stay for ``start()``."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-    def kill(self) -> None:
-        """End the server as a crash would."""
-        self.process.kill()
-        self._process = None
-
 
 def start_versitygw_server(
     directory: Path,
@@ -109,11 +76,4 @@ def start_versitygw_server(
     there is no Go.
     """
     program = ensure_built(versitygw_program(), progress)
-
-    def begin(port: int) -> VersitygwServer:
-        server = VersitygwServer(program, directory, port, remove=remove)
-        server.start()
-        return server
-
-    directory.mkdir(parents=True, exist_ok=True)
-    return on_free_port(begin) if port is None else begin(port)
+    return started(lambda port: VersitygwServer(program, directory, port, remove=remove), directory, port)

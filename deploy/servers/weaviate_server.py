@@ -8,59 +8,37 @@ from pathlib import Path
 
 import httpx
 from deploy.devcluster.gobuild import ensure_built
-from deploy.devcluster.processes import ManagedProcess, free_port, on_free_port, wait_for
+from deploy.devcluster.processes import ManagedProcess, free_port
 from deploy.servers.go_programs import weaviate_program
-
-_START_SECONDS = 90.0
-"""Weaviate answers after 2 s; more on a machine whose cores are all busy."""
+from deploy.servers.loopback import LoopbackServer, started
 
 
-class WeaviateServer:
+class WeaviateServer(LoopbackServer):
     """A Weaviate server of one node that keeps its data in ``directory``.
 
     It can be stopped and started again on the same ports. With ``api_key`` it refuses everybody who does not show it.
     """
 
+    title = "Weaviate"
+    start_seconds = 90.0
+    poll_seconds = 0.2
+
     def __init__(
         self, program: Path, directory: Path, port: int, *, api_key: str | None = None, remove: Path | None = None
     ) -> None:
-        self.directory = directory
-        self.host = "127.0.0.1"
-        self.port = port
+        super().__init__(directory, port, remove)
         self.grpc_port, *self._inner_ports = (free_port() for _ in range(5))
         self._program = program
         self._api_key = api_key
-        self._remove = remove
-        self._process: ManagedProcess | None = None
 
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
-
-    @property
-    def process(self) -> ManagedProcess:
-        """The running program. Raises RuntimeError when the server is stopped."""
-        if self._process is None:
-            raise RuntimeError("this Weaviate server is stopped")
-        return self._process
-
-    def start(self) -> None:
-        """Start the server (again) and return when it answers. Nothing happens when it runs."""
-        if self._process is not None:
-            return
-        process = ManagedProcess.start(
+    def _launch(self) -> ManagedProcess:
+        return ManagedProcess.start(
             [self._program, "--host", self.host, "--port", str(self.port), "--scheme", "http"],
             log=self.directory.with_name(self.directory.name + ".log"),
             env=self._environment(),
             grace=10,
             remove=self._remove,
         )
-        try:
-            wait_for(self._answers, what=f"Weaviate on {self.url}", timeout=_START_SECONDS, process=process, every=0.2)
-        except BaseException:
-            process.stop()
-            raise
-        self._process = process
 
     def _environment(self) -> dict[str, str]:
         environment = {
@@ -100,17 +78,6 @@ class WeaviateServer:
         except httpx.TransportError:
             return False
 
-    def stop(self) -> None:
-        """Stop the server in good order; its data and its port stay for ``start()``."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-    def kill(self) -> None:
-        """End the server as a crash would."""
-        self.process.kill()
-        self._process = None
-
 
 def start_weaviate_server(
     directory: Path,
@@ -126,11 +93,6 @@ def start_weaviate_server(
     there is no Go.
     """
     program = ensure_built(weaviate_program(), progress)
-
-    def begin(port: int) -> WeaviateServer:
-        server = WeaviateServer(program, directory, port, api_key=api_key, remove=remove)
-        server.start()
-        return server
-
-    directory.mkdir(parents=True, exist_ok=True)
-    return on_free_port(begin) if port is None else begin(port)
+    return started(
+        lambda port: WeaviateServer(program, directory, port, api_key=api_key, remove=remove), directory, port
+    )
