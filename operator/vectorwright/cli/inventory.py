@@ -11,7 +11,7 @@ from vectorwright.errors import NotFound, VectorwrightError
 from vectorwright.kube import resources
 from vectorwright.stores.base import IndexDescription, OwnershipMark, Store, StoreInfo
 
-from .connecting import Cluster, open_described
+from .connecting import Cluster, get_store, open_described
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ async def vector_indexes(cluster: Cluster) -> list[VectorIndex]:
 async def vector_stores(cluster: Cluster, name: str | None) -> list[VectorStore]:
     """The VectorStore of that name, or all of the namespace. Raises NotFound for one that does not exist."""
     if name is not None:
-        return [VectorStore.model_validate(await cluster.client.get(resources.VECTOR_STORES, name, cluster.namespace))]
+        return [await get_store(cluster, name)]
     bodies = await cluster.client.list(resources.VECTOR_STORES, cluster.namespace)
     return [VectorStore.model_validate(body) for body in bodies]
 

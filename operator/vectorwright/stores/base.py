@@ -163,6 +163,20 @@ class IndexDefinition:
     mark: OwnershipMark | None = None
     model_fingerprint: str | None = None
 
+    def described(self, incarnation: str, *, count: int | None = None) -> IndexDescription:
+        """The index as it is when it was just made to this definition."""
+        return IndexDescription(
+            name=self.name,
+            dimension=self.dimension,
+            metric=self.metric,
+            incarnation=incarnation,
+            fields=self.fields,
+            settings=dict(self.settings),
+            mark=self.mark,
+            model_fingerprint=self.model_fingerprint,
+            count=count,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class IndexDescription:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from tests.support.loopback_http import LoopbackHttp
 from tests.support.qdrant.access import AccessKeys
 from tests.support.qdrant.engine import VERSION, QdrantEngine

@@ -21,14 +21,10 @@ from typing import Any
 from vectorwright.errors import Terminal
 
 from ..base import RESERVED_FIELDS
+from ..clauses import Clause, Translated, all_of, any_of
 from ..filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
 
-Where = dict[str, Any]
-"""A ``where`` clause as it is sent."""
-Translated = Where | bool
-"""A clause, or the constant that a filter comes to."""
-
-EVERYTHING: Where = {"$or": [{"vw_n": {"$eq": 0}}, {"vw_n": {"$ne": 0}}]}
+EVERYTHING: Clause = {"$or": [{"vw_n": {"$eq": 0}}, {"vw_n": {"$ne": 0}}]}
 """A clause that is true of every record: a delete needs one."""
 
 MAX_COMPARISONS = 500
@@ -69,7 +65,7 @@ def _translate(where: Filter, *, negated: bool) -> Translated:
             raise refused(f"whether the field {name[:63]!r} exists")
         case And(parts) | Or(parts):
             clauses = [_translate(part, negated=negated) for part in parts]
-            return _all(clauses) if isinstance(where, And) is not negated else _any(clauses)
+            return all_of(clauses) if isinstance(where, And) is not negated else any_of(clauses)
         case Not(part):
             return _translate(part, negated=not negated)
 
@@ -80,33 +76,10 @@ def _field(name: str) -> str:
     return name
 
 
-def _all(clauses: Iterable[Translated]) -> Translated:
-    return _joined(clauses, "$and", neutral=True)
-
-
-def _any(clauses: Iterable[Translated]) -> Translated:
-    return _joined(clauses, "$or", neutral=False)
-
-
-def _joined(clauses: Iterable[Translated], operator: str, *, neutral: bool) -> Translated:
-    parts: list[Where] = []
-    for clause in clauses:
-        if isinstance(clause, bool):
-            if clause is not neutral:
-                return clause
-        elif operator in clause:
-            parts.extend(clause[operator])  # a flat clause keeps the depth that servers limit
-        else:
-            parts.append(clause)
-    if not parts:
-        return neutral
-    return parts[0] if len(parts) == 1 else {operator: parts}
-
-
 def _one_of(name: str, values: Iterable[Scalar], *, negated: bool) -> Translated:
     """One clause a type: a list of literals has one type."""
     texts, flags, wholes, fractions = _by_type(values)
-    clauses: list[Where] = []
+    clauses: list[Clause] = []
     for literals in (texts, flags, wholes):
         if len(literals) == 1:
             clauses.append({name: {"$ne" if negated else "$eq": literals[0]}})
@@ -121,7 +94,7 @@ def _one_of(name: str, values: Iterable[Scalar], *, negated: bool) -> Translated
             clauses.append({"$or": [{name: {"$ne": fraction}}, {name: {"$eq": whole}}]})
         else:
             clauses.append({"$and": [{name: {"$eq": fraction}}, {name: {"$ne": whole}}]})
-    return _all(clauses) if negated else _any(clauses)
+    return all_of(clauses) if negated else any_of(clauses)
 
 
 def _by_type(values: Iterable[Scalar]) -> tuple[list[str], list[bool], list[int], list[float]]:
@@ -160,7 +133,7 @@ def _range(name: str, where: Range, *, negated: bool) -> Translated:
         raise refused(f"a range without bounds (field {name!r})")
     if negated:
         raise refused(f"the negation of a range (field {name!r})")
-    return _all({name: {operator: literal}} for operator, literal in (_bound(*one) for one in bounds))
+    return all_of({name: {operator: literal}} for operator, literal in (_bound(*one) for one in bounds))
 
 
 def _bound(sign: str, bound: float) -> tuple[str, int | float]:
@@ -182,7 +155,7 @@ def _bound(sign: str, bound: float) -> tuple[str, int | float]:
     return f"${sign[:2]}e" if wants_inclusive else f"${sign[:2]}", neighbour
 
 
-def _size(clause: Where) -> tuple[int, int]:
+def _size(clause: Clause) -> tuple[int, int]:
     """(comparisons, values) of a clause."""
     comparisons = values = 0
     for operand in _comparisons(clause):
@@ -191,7 +164,7 @@ def _size(clause: Where) -> tuple[int, int]:
     return comparisons, values
 
 
-def _comparisons(clause: Where) -> Iterator[Any]:
+def _comparisons(clause: Clause) -> Iterator[Any]:
     for name, operand in clause.items():
         if name in {"$and", "$or"}:
             for part in operand:

@@ -15,12 +15,13 @@ import httpx
 import orjson
 
 from ..base import IndexStatistics, Match, Record, RecordBatch, Store, Vectors
+from ..clauses import Translated
 from ..filters import Filter
 from ..registry import Connection
 from ..server_checks import check_batch, check_query
 from .catalog import ChromaCatalog
 from .collection_ids import Collection
-from .filters import EVERYTHING, Translated, translate
+from .filters import EVERYTHING, translate
 from .listing import snapshot
 from .records import (
     EncodedBatch,

@@ -172,16 +172,7 @@ class FaissStore(StoreWithoutAliases, StoreWithoutNamespaces):
         check_faiss_settings(definition.settings)
         check_definition(definition, self.capabilities, self.capabilities.mutable_settings)
         name = definition.name
-        description = IndexDescription(
-            name=name,
-            dimension=definition.dimension,
-            metric=definition.metric,
-            incarnation=str(uuid.uuid4()),
-            fields=definition.fields,
-            settings=dict(definition.settings),
-            mark=definition.mark,
-            model_fingerprint=definition.model_fingerprint,
-        )
+        description = definition.described(str(uuid.uuid4()))
         async with self._lock:
             if name in self._indexes or name in self._unreadable:
                 raise Conflict(f"an index named {name!r} exists already in this store", reason="AlreadyExists")

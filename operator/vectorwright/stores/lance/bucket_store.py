@@ -179,17 +179,7 @@ class BucketStore(StoreWithoutAliases, StoreWithoutNamespaces):
         await self._check_before_change()
         name = definition.name
         incarnation = str(uuid.uuid4())
-        description = IndexDescription(
-            name=name,
-            dimension=definition.dimension,
-            metric=definition.metric,
-            incarnation=incarnation,
-            fields=definition.fields,
-            settings=dict(definition.settings),
-            mark=definition.mark,
-            model_fingerprint=definition.model_fingerprint,
-            count=0,
-        )
+        description = definition.described(incarnation, count=0)
         making, seen = await self._reserved(name, description, f"{name}.{incarnation[:8]}{SUFFIX}")
         await self._make(name, making)
         return told(await self._made(name, making, seen))

@@ -151,7 +151,6 @@ class PgvectorCatalog(StoreWithoutAliases, StoreWithoutNamespaces):
             options=options,
             dimension=definition.dimension,
             metric=definition.metric,
-            concurrently=True,
         )
 
     async def update_index(

@@ -140,16 +140,14 @@ def ann_index(
     options: Mapping[str, int],
     dimension: int,
     metric: str,
-    concurrently: bool,
 ) -> sql.Composed:
-    """The index of the vectors. ``options`` that are left out are pgvector's to choose."""
+    """The index of the vectors, made beside the traffic. ``options`` that are left out are pgvector's to choose."""
     half = dimension > MAX_INDEXED
     with_options = sql.SQL("")
     if options:
         pairs = [sql.SQL("{} = {}").format(sql.Identifier(key), sql.Literal(value)) for key, value in options.items()]
         with_options = sql.SQL("WITH ({})").format(sql.SQL(", ").join(pairs))  # type: ignore[assignment]
-    return sql.SQL("CREATE INDEX {concurrently} {name} ON {table} USING {method} ({target} {kind}) {options}").format(
-        concurrently=sql.SQL("CONCURRENTLY" if concurrently else ""),
+    return sql.SQL("CREATE INDEX CONCURRENTLY {name} ON {table} USING {method} ({target} {kind}) {options}").format(
         name=sql.Identifier(name),
         table=sql.Identifier(schema, table),
         method=sql.Identifier(method),

@@ -14,16 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from vectorwright.errors import Terminal
 
+from ..clauses import Translated, all_of, any_of
 from ..filters import And, Eq, Exists, Filter, In, Ne, Not, Or, Range, Scalar
 from .metadata import EMPTY, EXACT, OWN_NAMES
-
-Clause = dict[str, Any]
-Translated = Clause | bool
-"""A clause, or the constant that a filter comes to."""
 
 MAX_VALUES = 10_000
 """Values of one ``$in`` or ``$nin``."""
@@ -53,7 +49,7 @@ def _translate(where: Filter, *, negated: bool) -> Translated:
             return _exists(_field(name), negated=negated)
         case And(parts) | Or(parts):
             clauses = [_translate(part, negated=negated) for part in parts]
-            return _all(clauses) if isinstance(where, And) is not negated else _any(clauses)
+            return all_of(clauses) if isinstance(where, And) is not negated else any_of(clauses)
         case Not(part):
             return _translate(part, negated=not negated)
 
@@ -64,35 +60,12 @@ def _field(name: str) -> str:
     return name
 
 
-def _all(clauses: Iterable[Translated]) -> Translated:
-    return _joined(clauses, "$and", neutral=True)
-
-
-def _any(clauses: Iterable[Translated]) -> Translated:
-    return _joined(clauses, "$or", neutral=False)
-
-
-def _joined(clauses: Iterable[Translated], operator: str, *, neutral: bool) -> Translated:
-    parts: list[Clause] = []
-    for clause in clauses:
-        if isinstance(clause, bool):
-            if clause is not neutral:
-                return clause
-        elif operator in clause:
-            parts.extend(clause[operator])
-        else:
-            parts.append(clause)
-    if not parts:
-        return neutral
-    return parts[0] if len(parts) == 1 else {operator: parts}
-
-
 def _exists(name: str, *, negated: bool) -> Translated:
     """An empty list is kept by its name alone: the service holds none."""
     clauses: list[Translated] = [{name: {"$exists": not negated}}]
     if negated:
-        return _all([*clauses, _any([{EMPTY: {"$exists": False}}, {EMPTY: {"$nin": [name]}}])])
-    return _any([*clauses, {EMPTY: {"$in": [name]}}])
+        return all_of([*clauses, any_of([{EMPTY: {"$exists": False}}, {EMPTY: {"$nin": [name]}}])])
+    return any_of([*clauses, {EMPTY: {"$in": [name]}}])
 
 
 def _one_of(name: str, values: Iterable[Scalar], *, negated: bool) -> Translated:
@@ -107,8 +80,8 @@ def _one_of(name: str, values: Iterable[Scalar], *, negated: bool) -> Translated
             else:
                 clauses.append({name: {"$nin" if negated else "$in": some}})
     if not negated:
-        return _any(clauses)
-    return _any([{name: {"$exists": False}}, _all(clauses)]) if clauses else True
+        return any_of(clauses)
+    return any_of([{name: {"$exists": False}}, all_of(clauses)]) if clauses else True
 
 
 def _by_type(values: Iterable[Scalar]) -> tuple[list[str], list[bool], list[float]]:
@@ -145,4 +118,4 @@ def _range(name: str, where: Range, *, negated: bool) -> Translated:
         raise refused(f"a range without bounds (field {name!r})")
     if negated:
         raise refused(f"the negation of a range (field {name!r})")
-    return _all({name: {f"${sign}": _number(bound)}} for sign, bound in bounds)
+    return all_of({name: {f"${sign}": _number(bound)}} for sign, bound in bounds)

@@ -18,12 +18,13 @@ from pinecone.models.vectors.vector import Vector
 from vectorwright.errors import NotFound, Retryable, Terminal
 
 from ..base import IndexStatistics, Match, Record, RecordBatch, Vectors
+from ..clauses import Clause, Translated
 from ..filters import Filter
 from ..registry import Connection
 from ..server_checks import check_batch, check_query
 from .catalog import PineconeCatalog
 from .errors import stranger
-from .filters import Clause, Translated, translate
+from .filters import translate
 from .indexes import PineconeIndex
 from .records import encode_batch, fetches, possible_id, read_match, read_record
 from .sdk import IndexClient

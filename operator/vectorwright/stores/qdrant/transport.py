@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message
 
 from vectorwright.errors import Retryable, Terminal
 
