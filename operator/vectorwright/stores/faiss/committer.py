@@ -7,13 +7,13 @@ the flush that made its own durable.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from vectorwright.errors import Retryable, VectorwrightError
+from vectorwright.errors import Retryable
 
+from ..answers import abandon, answer
 from .records import Change, Upsert
 
 MAX_CHANGES = 64
@@ -22,7 +22,6 @@ MAX_BYTES = 64 * 2**20
 
 T = TypeVar("T")
 _Call = Callable[[], Awaitable[Any]]
-_log = logging.getLogger(__name__)
 
 
 def bytes_of(change: Change) -> int:
@@ -84,14 +83,12 @@ class Committer:
                 self._wake.clear()
                 await self._wake.wait()
         finally:
-            for _, future in self._queue:
-                if not future.done():
-                    future.set_exception(Retryable(f"index {self._name}: its store stopped", reason="Stopping"))
+            abandon(self._name, [future for _, future in self._queue])
 
     async def _next(self) -> None:
         item, future = self._queue.popleft()
         if callable(item):
-            await self._answer(item, [future])
+            await answer(self._name, item, [future])
             return
         changes, futures, size = [item], [future], bytes_of(item)
         while self._queue and len(changes) < MAX_CHANGES:
@@ -103,31 +100,4 @@ class Committer:
                 break
             changes.append(following)
             futures.append(self._queue.popleft()[1])
-        await self._answer(lambda: self._commit(changes), futures)
-
-    async def _answer(self, call: _Call, futures: Sequence[asyncio.Future[Any]]) -> None:
-        try:
-            result = await call()
-        except VectorwrightError as error:
-            for future in futures:
-                if not future.done():
-                    future.set_exception(_copy_of(error))
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            _log.critical("index %s: a change ended in an error that nobody foresaw", self._name, exc_info=True)
-            for future in futures:
-                if not future.done():
-                    future.set_exception(Retryable(f"index {self._name}: its change broke off", reason="CommitFailed"))
-            raise
-        else:
-            for future in futures:
-                if not future.done():
-                    future.set_result(result)
-
-
-def _copy_of(error: VectorwrightError) -> VectorwrightError:
-    """One exception object a caller: a traceback grows with every place that raises the same object."""
-    if isinstance(error, Retryable):
-        return type(error)(error.message, reason=error.reason, after=error.after)
-    return type(error)(error.message, reason=error.reason)
+        await answer(self._name, lambda: self._commit(changes), futures)

@@ -8,14 +8,15 @@ every caller is answered after the commit that holds its records.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from vectorwright.errors import Retryable, VectorwrightError
+from vectorwright.errors import Retryable
+
+from ..answers import abandon, answer
 
 MAX_ROWS = 20_000
 MAX_BYTES = 128 * 2**20
@@ -26,7 +27,6 @@ IDLE_AFTER = 15.0
 T = TypeVar("T")
 _Writes = Callable[[Sequence[pa.Table]], Awaitable[None]]
 _Change = Callable[[], Awaitable[Any]]
-_log = logging.getLogger(__name__)
 
 
 class Committer:
@@ -104,14 +104,12 @@ class Committer:
                 except TimeoutError:
                     left = await self._upkeep(True)
         finally:
-            for _, future in self._queue:
-                if not future.done():
-                    future.set_exception(Retryable(f"index {self._name}: its store stopped", reason="Stopping"))
+            abandon(self._name, [future for _, future in self._queue])
 
     async def _next(self) -> None:
         item, future = self._queue.popleft()
         if not isinstance(item, pa.Table):
-            await self._answer(item, [future])
+            await answer(self._name, item, [future])
             return
         tables, futures = [item], [future]
         rows, size = item.num_rows, item.nbytes
@@ -122,32 +120,4 @@ class Committer:
                 break
             tables.append(following)
             futures.append(self._queue.popleft()[1])
-        await self._answer(lambda: self._commit(tables), futures)
-
-    async def _answer(self, call: _Change, futures: Sequence[asyncio.Future[Any]]) -> None:
-        waiting = [future for future in futures if not future.done()]
-        try:
-            result = await call()
-        except VectorwrightError as error:
-            for future in waiting:
-                if not future.done():
-                    future.set_exception(_copy_of(error))
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            _log.critical("index %s: a change ended in an error that nobody foresaw", self._name, exc_info=True)
-            for future in waiting:
-                if not future.done():
-                    future.set_exception(Retryable(f"index {self._name}: its change broke off", reason="CommitFailed"))
-            raise
-        else:
-            for future in waiting:
-                if not future.done():
-                    future.set_result(result)
-
-
-def _copy_of(error: VectorwrightError) -> VectorwrightError:
-    """One exception object a caller: a traceback grows with every place that raises the same object."""
-    if isinstance(error, Retryable):
-        return type(error)(error.message, reason=error.reason, after=error.after)
-    return type(error)(error.message, reason=error.reason)
+        await answer(self._name, lambda: self._commit(tables), futures)
