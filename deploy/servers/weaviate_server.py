@@ -12,11 +12,15 @@ from deploy.devcluster.processes import ManagedProcess, free_port
 from deploy.servers.go_programs import weaviate_program
 from deploy.servers.loopback import LoopbackServer, started
 
+API_KEY_USER = "vectorwright"
+"""The user whose key ``api_key`` is: the root of a server that makes users."""
+
 
 class WeaviateServer(LoopbackServer):
     """A Weaviate server of one node that keeps its data in ``directory``.
 
     It can be stopped and started again on the same ports. With ``api_key`` it refuses everybody who does not show it.
+    With ``makes_users``, too, it makes users with keys of their own, and roles decide what they may do.
     """
 
     title = "Weaviate"
@@ -24,12 +28,20 @@ class WeaviateServer(LoopbackServer):
     poll_seconds = 0.2
 
     def __init__(
-        self, program: Path, directory: Path, port: int, *, api_key: str | None = None, remove: Path | None = None
+        self,
+        program: Path,
+        directory: Path,
+        port: int,
+        *,
+        api_key: str | None = None,
+        makes_users: bool = False,
+        remove: Path | None = None,
     ) -> None:
         super().__init__(directory, port, remove)
         self.grpc_port, *self._inner_ports = (free_port() for _ in range(5))
         self._program = program
         self._api_key = api_key
+        self._makes_users = makes_users
 
     def _launch(self) -> ManagedProcess:
         return ManagedProcess.start(
@@ -68,7 +80,13 @@ class WeaviateServer(LoopbackServer):
                 "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "false",
                 "AUTHENTICATION_APIKEY_ENABLED": "true",
                 "AUTHENTICATION_APIKEY_ALLOWED_KEYS": self._api_key,
-                "AUTHENTICATION_APIKEY_USERS": "vectorwright",
+                "AUTHENTICATION_APIKEY_USERS": API_KEY_USER,
+            }
+        if self._makes_users:
+            environment |= {
+                "AUTHENTICATION_DB_USERS_ENABLED": "true",
+                "AUTHORIZATION_RBAC_ENABLED": "true",
+                "AUTHORIZATION_RBAC_ROOT_USERS": API_KEY_USER,
             }
         return environment
 
@@ -84,6 +102,7 @@ def start_weaviate_server(
     port: int | None = None,
     *,
     api_key: str | None = None,
+    makes_users: bool = False,
     remove: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> WeaviateServer:
@@ -93,6 +112,8 @@ def start_weaviate_server(
     there is no Go.
     """
     program = ensure_built(weaviate_program(), progress)
-    return started(
-        lambda port: WeaviateServer(program, directory, port, api_key=api_key, remove=remove), directory, port
-    )
+
+    def make(port: int) -> WeaviateServer:
+        return WeaviateServer(program, directory, port, api_key=api_key, makes_users=makes_users, remove=remove)
+
+    return started(make, directory, port)

@@ -38,12 +38,16 @@ class Response:
 
 
 class LoopbackHttp:
-    """Serves ``answer`` on a free port of 127.0.0.1 until ``close()``; ``requests`` holds what was asked, in order."""
+    """Serves ``answer`` on a port of 127.0.0.1, a free one where none is named, until ``close()``.
 
-    def __init__(self, answer: Callable[[Request], Response]) -> None:
+    ``requests`` holds what was asked, in order; nothing where ``keep_requests`` is false.
+    """
+
+    def __init__(self, answer: Callable[[Request], Response], port: int = 0, *, keep_requests: bool = True) -> None:
         self.requests: list[Request] = []
+        self._keep_requests = keep_requests
         self._closing = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), self._handler(answer))
+        self._server = _Server(("127.0.0.1", port), self._handler(answer))
         self.host = "127.0.0.1"
         self.port: int = self._server.server_address[1]
         self.origin = f"http://{self.host}:{self.port}"
@@ -62,7 +66,8 @@ class LoopbackHttp:
                 length = int(self.headers.get("content-length") or 0)
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 request = Request(self.command, self.path, headers, self.rfile.read(length))
-                owner.requests.append(request)
+                if owner._keep_requests:
+                    owner.requests.append(request)
                 self._send(answer(request))
 
             def _send(self, response: Response) -> None:
