@@ -48,6 +48,7 @@ VECTOR_STORES = _ours("vectorstores", "VectorStore")
 EMBEDDING_MODELS = _ours("embeddingmodels", "EmbeddingModel")
 VECTOR_INDEXES = _ours("vectorindexes", "VectorIndex")
 INGESTION_JOBS = _ours("ingestionjobs", "IngestionJob")
+API_KEY_ROTATIONS = _ours("apikeyrotations", "APIKeyRotation")
 
 SECRETS = ResourceType("", "v1", "secrets", "Secret")
 CONFIG_MAPS = ResourceType("", "v1", "configmaps", "ConfigMap")

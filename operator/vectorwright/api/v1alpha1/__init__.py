@@ -1,5 +1,6 @@
 """Version v1alpha1 of the API, one file a kind."""
 
+from .apikeyrotation import APIKeyRotation, APIKeyRotationSpec, APIKeyRotationStatus
 from .common import API_VERSION, CATEGORY, FINALIZER, GROUP, VERSION, Condition, ConditionStatus
 from .embeddingmodel import EmbeddingModel, EmbeddingModelSpec, EmbeddingModelStatus
 from .ingestionjob import IngestionJob, IngestionJobSpec, IngestionJobStatus
@@ -12,6 +13,9 @@ __all__ = [
     "FINALIZER",
     "GROUP",
     "VERSION",
+    "APIKeyRotation",
+    "APIKeyRotationSpec",
+    "APIKeyRotationStatus",
     "Condition",
     "ConditionStatus",
     "EmbeddingModel",

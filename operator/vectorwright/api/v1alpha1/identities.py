@@ -1,0 +1,186 @@
+"""Whose keys a rotation makes: one block a kind of identity, as the stores know them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .addresses import OptionalHttpUrl
+from .common import ApiModel, ResourceName, exactly_one, rules
+
+IDENTITIES = ("pinecone", "qdrantToken", "qdrantCloud", "qdrantServer", "weaviate", "milvus", "postgres", "generated")
+"""The identity keys of an APIKeyRotation. Exactly one is set."""
+
+RoleName = Annotated[str, Field(min_length=1, max_length=128)]
+"""Name of a role, as the store has it."""
+
+
+class PineconeIdentity(ApiModel):
+    """API keys of a Pinecone project. `adminCredentials` are a service account: `username` is its client id, `password`
+    its client secret."""
+
+    project_id: str = Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+    """Id of the project, a UUID."""
+    roles: list[
+        Literal[
+            "ProjectEditor",
+            "ProjectViewer",
+            "ControlPlaneEditor",
+            "ControlPlaneViewer",
+            "DataPlaneEditor",
+            "DataPlaneViewer",
+        ]
+    ] = Field(min_length=1, max_length=6)
+    """Roles that a key has."""
+    admin_url: str | None = OptionalHttpUrl
+    """Address of the Admin API. `https://api.pinecone.io` when left out."""
+    login_url: str | None = OptionalHttpUrl
+    """Address of the login host that gives access tokens. `https://login.pinecone.io` when left out."""
+
+
+class QdrantCollectionAccess(ApiModel):
+    """What a key may do with one collection."""
+
+    collection: str = Field(min_length=1, max_length=255)
+    """Name of the collection."""
+    access: Literal["r", "rw"]
+    """`r` to read, `rw` to read and write."""
+
+
+class QdrantTokenIdentity(ApiModel):
+    """JSON web tokens signed with the API key of a Qdrant server, which is the `token` of `adminCredentials`. The
+    server must have `service.jwt_rbac` enabled."""
+
+    model_config = rules(exactly_one("access", "collections", where="spec.identity.qdrantToken"))
+
+    access: Literal["r", "m"] | None = None
+    """Access to everything: `r` to read, `m` to manage."""
+    collections: list[QdrantCollectionAccess] | None = Field(default=None, min_length=1, max_length=100)
+    """Access to these collections only."""
+    subject: str | None = Field(default=None, min_length=1, max_length=128)
+    """Name of the user in the server's audit log. `namespace/name` of this resource when left out."""
+    revocation_collection: str | None = Field(default=None, min_length=1, max_length=255)
+    """Collection in which each token has a point that the server looks for when the token is shown: with it a token can
+    be revoked at once. It is made when it is missing. Without it a token is valid until it expires."""
+
+
+class QdrantCloudIdentity(ApiModel):
+    """Database API keys of a Qdrant Cloud cluster. `adminCredentials` hold a management key as `token`."""
+
+    account_id: str = Field(min_length=1, max_length=64, pattern=r"^[0-9a-fA-F-]+$")
+    """Id of the account, a UUID."""
+    cluster_id: str = Field(min_length=1, max_length=64, pattern=r"^[0-9a-fA-F-]+$")
+    """Id of the cluster, a UUID."""
+    access: Literal["r", "m"] | None = None
+    """Access to everything: `r` to read, `m` to manage. `m` when neither this nor `collections` is set."""
+    collections: list[QdrantCollectionAccess] | None = Field(default=None, min_length=1, max_length=20)
+    """Access to these collections only."""
+    expires: bool | None = None
+    """Give keys an expiry at Qdrant Cloud: `keyLifetime` from their creation. They do not expire when left out."""
+    api_url: str | None = OptionalHttpUrl
+    """Address of the Cloud API. `https://api.cloud.qdrant.io` when left out."""
+
+
+class WorkloadReference(ApiModel):
+    """A workload in the resource's own namespace."""
+
+    kind: Literal["Deployment", "StatefulSet"]
+    """Kind of the workload."""
+    name: ResourceName
+    """Name of the workload."""
+
+
+class QdrantServerIdentity(ApiModel):
+    """The two keys of a self-hosted Qdrant server (1.17 or newer), `service.api_key` and `service.alt_api_key`, which
+    it reads from a Secret when it starts. Both keys are handed over to this resource. Each rotation restarts the server
+    twice; with fewer than two ready replicas requests are refused meanwhile."""
+
+    workload: WorkloadReference
+    """The workload that runs the server."""
+    secret_name: ResourceName
+    """Secret in the same namespace that the server takes its keys from."""
+    api_key_field: str | None = Field(default=None, min_length=1, max_length=253)
+    """Key in that Secret that becomes `service.api_key`. `api-key` when left out."""
+    alt_api_key_field: str | None = Field(default=None, min_length=1, max_length=253)
+    """Key in that Secret that becomes `service.alt_api_key`. `alt-api-key` when left out."""
+    allow_single_replica: bool | None = None
+    """Rotate also where the workload has fewer than two replicas: requests are refused while it restarts."""
+
+
+class WeaviateIdentity(ApiModel):
+    """A user of a Weaviate server with dynamic users (1.30 or newer). `adminCredentials` hold the key of a user who may
+    manage users, as `token`."""
+
+    user: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    """Name of the user. The two that take turns (DualIdentity) have it as a prefix; InPlace: the user itself."""
+    roles: list[RoleName] | None = Field(default=None, min_length=1, max_length=20)
+    """Roles that the users have. They must exist. DualIdentity asks for them."""
+
+
+class MilvusIdentity(ApiModel):
+    """A user of a Milvus server. `adminCredentials` are a user who may manage users."""
+
+    user: str = Field(min_length=1, max_length=20, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    """Name of the user. The two that take turns (DualIdentity) have it as a prefix; InPlace: the user itself."""
+    roles: list[RoleName] | None = Field(default=None, min_length=1, max_length=20)
+    """Roles that the users have. They must exist. DualIdentity asks for them."""
+
+
+class PostgresIdentity(ApiModel):
+    """Login roles of a PostgreSQL server. `adminCredentials` are a role with CREATEROLE and the ADMIN option on
+    `role`."""
+
+    role: str = Field(min_length=1, max_length=40, pattern=r"^[a-z_][a-z0-9_]*$")
+    """The role that owns tables and rights. The two login roles that take turns (DualIdentity) inherit it, act as it
+    and have it as a prefix; InPlace: the login role itself."""
+    connection_limit: int | None = Field(default=None, ge=1, le=10000)
+    """Connections that one login role may have. No limit when left out."""
+    terminate_sessions: bool | None = None
+    """End the sessions of a login role when it is revoked. `true` when left out: a session outlives its password."""
+
+
+class GeneratedIdentity(ApiModel):
+    """A random token, for a proxy in front of a store that knows no keys itself. The proxy reads it from the Secret;
+    what it accepts besides during the overlap is `${previousToken}` in `spec.secret.data`."""
+
+    bytes: int | None = Field(default=None, ge=16, le=128)
+    """Random bytes in it; written as base64url. 32 when left out."""
+    prefix: str | None = Field(default=None, min_length=1, max_length=32, pattern=r"^[A-Za-z0-9_-]+$")
+    """What it begins with, so that scanners recognise it."""
+    verify_through_store: bool | None = None
+    """Whether the address of the VectorStore is that of the proxy, so that calls prove which token is accepted. Without
+    it nothing is proved."""
+
+
+class Identity(ApiModel):
+    """Whose keys are made. Exactly one block, which goes with the store's provider and the strategy."""
+
+    model_config = rules(exactly_one(*IDENTITIES, where="spec.identity"))
+
+    pinecone: PineconeIdentity | None = None
+    """API keys of a Pinecone project (DualKey)."""
+    qdrant_token: QdrantTokenIdentity | None = None
+    """Tokens for a self-hosted Qdrant server (Token)."""
+    qdrant_cloud: QdrantCloudIdentity | None = None
+    """Database keys of a Qdrant Cloud cluster (DualKey)."""
+    qdrant_server: QdrantServerIdentity | None = None
+    """The two keys of a self-hosted Qdrant server (DualKey, only when asked for)."""
+    weaviate: WeaviateIdentity | None = None
+    """Users of a Weaviate server (DualIdentity; InPlace when asked for)."""
+    milvus: MilvusIdentity | None = None
+    """Users of a Milvus server (DualIdentity; InPlace when asked for)."""
+    postgres: PostgresIdentity | None = None
+    """Login roles of PostgreSQL (DualIdentity; InPlace when asked for)."""
+    generated: GeneratedIdentity | None = None
+    """A random token for a proxy in front of the store (Generate)."""
+
+    @property
+    def kind(self) -> str:
+        """The one identity key that is set. Raises ``ValueError`` when none or several are."""
+        found = sorted(self.dump())
+        if len(found) != 1:
+            raise ValueError(
+                f"spec.identity: exactly one of {', '.join(IDENTITIES)} must be set, found {', '.join(found) or 'none'}"
+            )
+        return found[0]
