@@ -164,12 +164,14 @@ NAMES = {
     "EmbeddingModel": ("embeddingmodels", "vem"),
     "VectorIndex": ("vectorindexes", "vix"),
     "IngestionJob": ("ingestionjobs", "vij"),
+    "APIKeyRotation": ("apikeyrotations", "akr"),
 }
 COLUMNS = {
     "VectorStore": "Ready Reason Provider Version Indexes Throttled Endpoint* Age",
     "EmbeddingModel": "Ready Reason Model Dim Age",
     "VectorIndex": "Ready Reason Store Model Dim Vectors Fresh Drift Metric* Index* Message* Age",
     "IngestionJob": "Phase Index Done Failed Rate ETA Tokens* LastSuccess NextRun* Age",
+    "APIKeyRotation": "Ready Step Store Secret Expires Next BlockedBy* Revision* Age",
 }
 
 

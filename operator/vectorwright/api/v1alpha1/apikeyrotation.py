@@ -17,6 +17,7 @@ from .common import (
     VectorStoreReference,
     exactly_one,
     rules,
+    unchangeable,
     unchangeable_reference,
 )
 from .identities import Identity
@@ -147,6 +148,9 @@ class RotationSchedule(ApiModel):
     """Time zone such as `Europe/Berlin`. UTC when left out."""
 
 
+_ANOTHER_SECRET = "consumers would keep the old Secret; make a new resource"
+
+
 class APIKeyRotationSpec(ApiModel):
     """Which store's key goes into which Secret, how often, with what overlap, and who is restarted."""
 
@@ -156,20 +160,15 @@ class APIKeyRotationSpec(ApiModel):
             "spec: set rotationInterval or schedule, not both",
         ),
         (
-            "has(self.overlap) || size(self.?rolloutRestartTargets.orValue([])) > 0",
+            "has(self.overlap) || (has(self.rolloutRestartTargets) && size(self.rolloutRestartTargets) > 0)",
             (
                 "spec.overlap is required where no rolloutRestartTargets are named: it is the time in which consumers "
                 "read the new key"
             ),
         ),
         unchangeable_reference("storeRef", "VectorStore", advice="its keys would be left behind; make a new one"),
-        (
-            (
-                "self.secret.name == oldSelf.secret.name && "
-                "self.secret.?namespace.orValue('') == oldSelf.secret.?namespace.orValue('')"
-            ),
-            "spec.secret.name and namespace are immutable: consumers would keep the old Secret; make a new resource",
-        ),
+        ("self.secret.name == oldSelf.secret.name", f"spec.secret.name is immutable: {_ANOTHER_SECRET}"),
+        unchangeable("secret.namespace", advice=_ANOTHER_SECRET),
     )
 
     store_ref: VectorStoreReference
