@@ -168,7 +168,11 @@ class APIKeyRotationSpec(ApiModel):
         ),
         unchangeable_reference("storeRef", "VectorStore", advice="its keys would be left behind; make a new one"),
         ("self.secret.name == oldSelf.secret.name", f"spec.secret.name is immutable: {_ANOTHER_SECRET}"),
-        unchangeable("secret.namespace", advice=_ANOTHER_SECRET),
+        # `namespace` is a reserved word of CEL, and written so.
+        (
+            unchangeable("secret.__namespace__", advice="")[0],
+            f"spec.secret.namespace is immutable: {_ANOTHER_SECRET}",
+        ),
     )
 
     store_ref: VectorStoreReference
