@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.support.store_server",
     "tests.support.tls",  # before postgres, which imports it: pytest rewrites a plugin's asserts at its first import
     "tests.support.postgres",
+    "tests.support.postgres_roles",
     "tests.support.vectorwright",
     "tests.support.weaviate",
     "tests.support.workers",
