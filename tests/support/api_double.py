@@ -133,6 +133,7 @@ class ApiDouble:
         *,
         label_selector: str | None = None,
         field_selector: str | None = None,
+        keep: Callable[[Body], bool] | None = None,
     ) -> list[Body]:
         await asyncio.sleep(0)
         self.reads.append(("list", resource.kind, ""))
@@ -144,6 +145,7 @@ class ApiDouble:
             if kind == resource.kind
             and namespace in (None, place)
             and wanted.items() <= (body["metadata"].get("labels") or {}).items()
+            and (keep is None or keep(body))
         ]
 
     async def create(self, resource: ResourceType, body: Body, namespace: str | None = None) -> Body:

@@ -1,7 +1,8 @@
 """The role of the operator grants what its code calls: no less, and no more.
 
 What is checked: every call of a Kubernetes client in the package, and what kopf does for us, against the rules of
-``deploy/kustomize``; a call whose resource this test cannot tell is an error, so that none is overlooked.
+``deploy/kustomize``; a call whose resource this test cannot tell is an error, so that none is overlooked. What key
+rotation needs besides is in a Role of its own, opted into namespace by namespace, and in no other.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import yaml
 
 from vectorwright.kube import resources
 from vectorwright.kube.resources import ResourceType
+from vectorwright.kube.workloads import WORKLOADS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "operator" / "vectorwright"
 BASE = ROOT / "deploy" / "kustomize" / "base"
+KEY_ROTATION = ROOT / "deploy" / "kustomize" / "components" / "key-rotation"
 
 Right = tuple[str, str, str]
 """Group, resource (with its subresource), verb."""
@@ -57,6 +60,8 @@ def _meant(expression: ast.expr) -> list[ResourceType]:
         return list(OURS)
     if text == "RESOURCES[key.kind]":
         return _kinds_with_finalizers()
+    if text.startswith("WORKLOADS["):
+        return list(WORKLOADS.values())
     if text == "self._resource":
         return [resources.SECRETS, resources.CONFIG_MAPS]
     found = getattr(resources, text.rpartition(".")[2], None)
@@ -97,14 +102,17 @@ def _rights(rules: list[dict[str, Any]]) -> set[Right]:
     }
 
 
-def _granted() -> set[Right]:
-    roles = [
-        item
-        for name in ("cluster-role.yaml", "lease-role.yaml")
-        for item in yaml.safe_load_all((BASE / name).read_text())
-        if "rules" in item
-    ]
+def _granted(*files: Path) -> set[Right]:
+    roles = [item for file in files for item in yaml.safe_load_all(file.read_text()) if "rules" in item]
     return {right for role in roles for right in _rights(role["rules"])}
+
+
+BASE_ROLES = (BASE / "cluster-role.yaml", BASE / "lease-role.yaml")
+OPT_IN_ROLE = KEY_ROTATION / "role.yaml"
+OPT_IN = {("apps", kind.plural, verb) for kind in WORKLOADS.values() for verb in ("get", "list", "patch")} | {
+    ("", "secrets", verb) for verb in ("get", "create", "update", "patch", "delete")
+}
+"""What only the Role of key rotation grants: restarting workloads, and writing Secrets."""
 
 
 def test_the_calls_are_found() -> None:
@@ -115,8 +123,18 @@ def test_the_calls_are_found() -> None:
 
 
 def test_every_call_is_granted() -> None:
-    assert sorted(_needed() - _granted()) == []
+    assert sorted(_needed() - _granted(*BASE_ROLES, OPT_IN_ROLE)) == []
 
 
 def test_nothing_else_is_granted() -> None:
-    assert sorted(_granted() - _needed()) == []
+    assert sorted(_granted(*BASE_ROLES) - _needed()) == []
+
+
+def test_restarts_and_the_writing_of_secrets_are_granted_by_the_role_of_key_rotation_alone() -> None:
+    assert _granted(*BASE_ROLES) & OPT_IN == set()
+    # Pods: where the operator's own Role covers another namespace only.
+    assert _granted(OPT_IN_ROLE) == OPT_IN | {("", "pods", "list")}
+
+
+def test_every_right_to_restart_is_used() -> None:
+    assert sorted(right for right in OPT_IN - _needed() if right[0] == "apps") == []

@@ -115,10 +115,15 @@ class KubeClient:
         *,
         label_selector: str | None = None,
         field_selector: str | None = None,
+        keep: Callable[[Object], bool] | None = None,
     ) -> Objects:
-        """All matching objects of a namespace (None: of all), fetched in pages. Raises Terminal, Retryable."""
+        """All matching objects of a namespace (None: of all), fetched in pages. Raises Terminal, Retryable.
+
+        ``keep`` says of each object whether it is wanted: others are dropped page by page, so that no more than a page
+        of them is held at a time.
+        """
         found = await self.list_versioned(
-            resource, namespace, label_selector=label_selector, field_selector=field_selector
+            resource, namespace, label_selector=label_selector, field_selector=field_selector, keep=keep
         )
         return found.items
 
@@ -130,6 +135,7 @@ class KubeClient:
         label_selector: str | None = None,
         field_selector: str | None = None,
         page: int = PAGE,
+        keep: Callable[[Object], bool] | None = None,
     ) -> ObjectList:
         """As ``list``, with the resourceVersion from which a watch continues."""
         selection = {"labelSelector": label_selector, "fieldSelector": field_selector}
@@ -155,7 +161,8 @@ class KubeClient:
                 # A list's items come without these, and events and owner references need them.
                 item.setdefault("apiVersion", resource.api_version)
                 item.setdefault("kind", resource.kind)
-                items.append(item)
+                if keep is None or keep(item):
+                    items.append(item)
             metadata = answer.get("metadata") or {}
             token = metadata.get("continue") or ""
             if not token:
