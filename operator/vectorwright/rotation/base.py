@@ -61,6 +61,8 @@ class IssuerTraits:
     """Whether a key can be revoked. False: it dies when it expires, and not before."""
     expires: bool = False
     """Whether keys have an expiry."""
+    leeway: float = 0.0
+    """Seconds for which the store still accepts a key that has expired."""
     provable: bool = True
     """Whether a call can tell a valid key from another one."""
     known_before_publication: bool = True
