@@ -19,11 +19,12 @@ from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vectorwright.api.cron import next_slot
 from vectorwright.api.v1alpha1 import IngestionJob
 from vectorwright.api.v1alpha1.ingestionjob import Schedule
 from vectorwright.errors import Terminal
 from vectorwright.kube.status import rfc3339
-from vectorwright.reconcile.triggers import Trigger, due, due_slot, next_slot, run_id
+from vectorwright.reconcile.triggers import Trigger, due, due_slot, run_id
 
 NOON = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 RUN = "vectorwright.dev/run-requested-at"

@@ -7,6 +7,7 @@ import logging
 import time
 from datetime import datetime
 
+from vectorwright.api.cron import next_slot
 from vectorwright.api.v1alpha1.common import API_VERSION, FINALIZER
 from vectorwright.api.v1alpha1.embeddingmodel import Price
 from vectorwright.api.v1alpha1.ingestionjob import ActiveRun, IngestionJob, Phase
@@ -25,7 +26,7 @@ from .outcome import Outcome, Status, failed, waiting_conditions
 from .run_budget import share
 from .run_inputs import gather
 from .runner_base import Look
-from .triggers import Trigger, due, next_slot, run_id
+from .triggers import Trigger, due, run_id
 
 log = logging.getLogger(__name__)
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cronsim import CronSim, CronSimError
-
+from vectorwright.api.cron import slots
 from vectorwright.api.v1alpha1.common import ANNOTATION_RUN, seconds
 from vectorwright.api.v1alpha1.ingestionjob import IngestionJob, Schedule
-from vectorwright.errors import Terminal
 from vectorwright.kube.status import rfc3339
 
 DEFAULT_STARTING_DEADLINE = 3600.0
@@ -37,38 +34,12 @@ def run_id(job: IngestionJob, trigger: Trigger) -> str:
     return f"{job.metadata.name[:40].replace('.', '-').rstrip('-')}-{digest}"
 
 
-def _slots(schedule: Schedule, start: datetime, *, reverse: bool = False) -> CronSim:
-    try:
-        zone = ZoneInfo(schedule.time_zone) if schedule.time_zone else UTC
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder of zones, such as Europe
-        raise Terminal(
-            f"spec.schedule.timeZone: {schedule.time_zone!r} is not a time zone such as Europe/Berlin",
-            reason="InvalidSchedule",
-        ) from None
-    problem = f"it has {len(schedule.cron.split())}"
-    if len(schedule.cron.split()) == 5:
-        try:
-            return CronSim(schedule.cron, start.astimezone(zone), reverse=reverse)
-        except CronSimError as error:
-            problem = str(error)
-    raise Terminal(
-        f"spec.schedule.cron: {schedule.cron!r} is not a cron expression of five fields: {problem}",
-        reason="InvalidSchedule",
-    )
-
-
-def next_slot(schedule: Schedule, after: datetime) -> datetime | None:
-    """The first slot after a moment. None when there is none in the next fifty years. Raises Terminal."""
-    found = next(_slots(schedule, after), None)
-    return found.astimezone(UTC) if found else None
-
-
 def due_slot(schedule: Schedule, since: datetime, now: datetime) -> datetime | None:
     """The last slot in (since, now] that may still start: of several missed ones only that one. Raises Terminal."""
     deadline = seconds(schedule.starting_deadline) if schedule.starting_deadline else DEFAULT_STARTING_DEADLINE
     # Backwards from now, so that a year of missed minutes costs no more than one.
-    backwards = _slots(schedule, now + timedelta(seconds=1), reverse=True)
-    last = next((slot for slot in (item.astimezone(UTC) for item in backwards) if slot <= now), None)
+    backwards = slots(schedule, now + timedelta(seconds=1), reverse=True)
+    last = next((slot for slot in backwards if slot <= now), None)
     if last is None or last <= since or (now - last).total_seconds() > deadline:
         return None
     return last

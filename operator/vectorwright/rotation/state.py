@@ -1,8 +1,9 @@
-"""What is to be remembered of a rotation from step to step: the truth, of which the status of the resource tells a part.
+"""What is to be remembered of a rotation from step to step: the truth, of which the status of the resource tells a
+part.
 
-It is kept in a private Secret, because values are shown once: the pending one from the moment of its making, and the one
-before until its refusal is proved. The values are in fields of their own (``pending.token`` …); everything else is JSON.
-"""
+It is kept in a private Secret, because values are shown once: the pending one from the moment of its making, and the
+one before until its refusal is proved. The values are in fields of their own (``pending.token`` …); everything else is
+JSON."""
 
 from __future__ import annotations
 
@@ -133,8 +134,8 @@ _PARTS = tuple(part.name for part in fields(KeyMaterial))
 
 def to_data(state: RotationState) -> dict[str, str]:
     """The fields of the private Secret."""
-    plain = asdict(replace(state, **{slot: None for slot in _SLOTS}))
-    data = {}
+    plain = asdict(replace(state, pending=None, current=None, previous=None))
+    data: dict[str, str] = {}
     for slot in _SLOTS:
         key: KeyRecord | None = getattr(state, slot)
         plain[slot] = None

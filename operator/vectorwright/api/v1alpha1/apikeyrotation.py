@@ -9,6 +9,7 @@ from pydantic import Field
 
 from .common import (
     ApiModel,
+    Calendar,
     Duration,
     Resource,
     ResourceName,
@@ -139,16 +140,7 @@ class RestartTarget(ApiModel):
     """Labels of workloads in the Secret's namespace."""
 
 
-class RotationSchedule(ApiModel):
-    """When keys are replaced, as a calendar."""
-
-    cron: str = Field(min_length=9, max_length=128)
-    """Five fields: minute, hour, day of month, month, day of week."""
-    time_zone: str | None = Field(default=None, min_length=1, max_length=64)
-    """Time zone such as `Europe/Berlin`. UTC when left out."""
-
-
-_ANOTHER_SECRET = "consumers would keep the old Secret; make a new resource"
+_NEW_RESOURCE = "consumers would keep the old Secret; make a new resource"
 
 
 class APIKeyRotationSpec(ApiModel):
@@ -167,11 +159,11 @@ class APIKeyRotationSpec(ApiModel):
             ),
         ),
         unchangeable_reference("storeRef", "VectorStore", advice="its keys would be left behind; make a new one"),
-        ("self.secret.name == oldSelf.secret.name", f"spec.secret.name is immutable: {_ANOTHER_SECRET}"),
+        ("self.secret.name == oldSelf.secret.name", f"spec.secret.name is immutable: {_NEW_RESOURCE}"),
         # `namespace` is a reserved word of CEL, and written so.
         (
             unchangeable("secret.__namespace__", advice="")[0],
-            f"spec.secret.namespace is immutable: {_ANOTHER_SECRET}",
+            f"spec.secret.namespace is immutable: {_NEW_RESOURCE}",
         ),
     )
 
@@ -188,7 +180,7 @@ class APIKeyRotationSpec(ApiModel):
     rotation_interval: Duration | None = None
     """How often the key is replaced, from its issue. Only on request, when this and `schedule` are left out; keys that
     expire are replaced before."""
-    schedule: RotationSchedule | None = None
+    schedule: Calendar | None = None
     """When the key is replaced. Of several missed times only one counts."""
     renew_before: Duration | None = None
     """How long before its expiry a key that expires is replaced at the latest. A third of its life when left out."""

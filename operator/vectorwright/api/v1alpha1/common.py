@@ -217,6 +217,15 @@ class Tls(ApiModel):
     """Do not verify the server's certificate. For trials: whoever is on the path reads the credentials."""
 
 
+class Calendar(ApiModel):
+    """Times that come again and again."""
+
+    cron: str = Field(min_length=9, max_length=128)
+    """Five fields: minute, hour, day of month, month, day of week."""
+    time_zone: str | None = Field(default=None, min_length=1, max_length=64)
+    """Time zone such as `Europe/Berlin`. UTC when left out."""
+
+
 class ResourceStatus(ApiModel):
     """What the status of every kind holds."""
 

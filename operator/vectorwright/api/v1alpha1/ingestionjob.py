@@ -9,6 +9,7 @@ from pydantic import Field
 
 from .common import (
     ApiModel,
+    Calendar,
     Duration,
     Resource,
     ResourceName,
@@ -170,13 +171,9 @@ class Runner(ApiModel):
     """Time that a run may take. `6h` when left out."""
 
 
-class Schedule(ApiModel):
+class Schedule(Calendar):
     """When runs start by themselves."""
 
-    cron: str = Field(min_length=9, max_length=128)
-    """Five fields: minute, hour, day of month, month, day of week."""
-    time_zone: str | None = Field(default=None, min_length=1, max_length=64)
-    """Time zone such as `Europe/Berlin`. UTC when left out."""
     starting_deadline: Duration | None = None
     """How late a missed slot may still start; of several only the last does. `1h` when left out."""
 
