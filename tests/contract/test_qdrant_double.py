@@ -252,12 +252,24 @@ def test_a_request_above_the_limit_is_refused(client: QdrantClient) -> None:
 
 
 @pytest.mark.usefixtures("client")
-@pytest.mark.parametrize("key", [None, "another key", jwt("another key", access="m"), jwt(KEY, access="m", exp=1)])
-def test_without_a_right_key_nothing_is_told(double: QdrantDouble, open_client: OpenClient, key: str | None) -> None:
+@pytest.mark.parametrize(
+    ("key", "http", "code"),
+    [
+        (None, 401, "UNAUTHENTICATED"),
+        ("another key", 401, "UNAUTHENTICATED"),
+        ("not.a.token", 401, "UNAUTHENTICATED"),
+        (jwt("another key", access="m"), 403, "PERMISSION_DENIED"),
+        (jwt(KEY, access="m", exp=1), 403, "PERMISSION_DENIED"),
+    ],
+    ids=["none", "key", "words", "stranger", "expired"],
+)
+def test_without_a_right_key_nothing_is_told(
+    double: QdrantDouble, open_client: OpenClient, key: str | None, http: int, code: str
+) -> None:
     stranger = open_client(double, key)
     with pytest.raises(REFUSALS) as raised:
         stranger.get_collections()
-    assert refusal(raised) == refused(stranger, 401, "UNAUTHENTICATED")
+    assert refusal(raised) == refused(stranger, http, code)
 
 
 @pytest.mark.usefixtures("client")

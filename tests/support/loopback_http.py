@@ -99,11 +99,16 @@ class LoopbackHttp:
 
         return Handler
 
-    def close(self) -> None:
-        """Stop serving: requests that are being delayed and idle connections end at once."""
-        self._closing.set()
+    def close(self, grace: float = 0.0) -> None:
+        """Stop serving: idle connections end at once.
+
+        So do requests that are being delayed, unless they are answered within ``grace`` seconds.
+        """
         self._server.shutdown()
         self._thread.join()
+        if grace:
+            self._server.drain(grace)
+        self._closing.set()
         self._server.drop_connections()
         self._server.server_close()
 
@@ -122,7 +127,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(*arguments)
         self._connections: set[socket.socket] = set()
         self._resets: set[socket.socket] = set()
-        self._guard = threading.Lock()
+        self._guard = threading.Condition()
 
     def reset(self, connection: socket.socket) -> None:
         """End a connection by RST as soon as its handler is done."""
@@ -138,12 +143,22 @@ class _Server(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         with self._guard:
             self._connections.discard(request)
+            self._guard.notify_all()
             reset = request in self._resets
             self._resets.discard(request)
         if reset:
             self.close_request(request)  # without shutdown(), which says farewell
         else:
             super().shutdown_request(request)
+
+    def drain(self, seconds: float) -> None:
+        """Take no connections any more, end idle ones, and wait for the others."""
+        self.socket.close()
+        with self._guard:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)  # answers still go out
+            self._guard.wait_for(lambda: not self._connections, seconds)
 
     def drop_connections(self) -> None:
         with self._guard:

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from tests.support.qdrant.access import jwt
 from tests.support.qdrant.double import QdrantDouble
+from tests.support.qdrant.replicas import QdrantReplicas
 
-__all__ = ["QdrantDouble", "StartQdrant", "jwt"]
+__all__ = ["QdrantDouble", "QdrantReplicas", "StartQdrant", "StartQdrantReplicas", "jwt"]
 
 API_KEY = "qdrant-api-key-of-the-tests"
 
 StartQdrant = Callable[..., QdrantDouble]
+StartQdrantReplicas = Callable[..., QdrantReplicas]
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +38,17 @@ def start_qdrant() -> Iterator[StartQdrant]:
     yield start
     for double in doubles:
         double.close()
+
+
+@pytest.fixture
+def start_qdrant_replicas() -> Iterator[StartQdrantReplicas]:
+    """``start_qdrant_replicas(number=2, **options)`` starts doubles of one data set behind one address."""
+    started: list[QdrantReplicas] = []
+
+    def start(number: int = 2, **options: Any) -> QdrantReplicas:
+        started.append(QdrantReplicas(number, **options))
+        return started[-1]
+
+    yield start
+    for replicas in started:
+        replicas.close()

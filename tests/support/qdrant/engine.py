@@ -74,6 +74,15 @@ class QdrantEngine:
         with self._guard:
             return self.methods[method][1](request, access)
 
+    def value_exists(self, collection: str, matches: list[tuple[str, Any]]) -> bool:
+        """Whether a point has all the values, each given with its key. Raises QdrantError without the collection."""
+        where = grpc.Filter(must=[_equals(key, value) for key, value in matches])
+        with self._guard:
+            real = self.aliases.get(collection, collection)
+            if real not in self.collections:
+                raise not_found(collection)
+            return any(True for _ in self.collections[real].matching(where))
+
     def empty(self) -> None:
         """Drop everything."""
         with self._guard:
@@ -167,6 +176,7 @@ class QdrantEngine:
     def _update(self, request: grpc.UpdateCollection, access: Access) -> grpc.CollectionOperationResponse:
         if request.collection_name in self.aliases:
             raise not_found(request.collection_name)  # changes take the name itself
+        access.check(request.collection_name, writes=True, manages=True)
         config = self._collection(request, access, writes=True).config
         config.optimizer_config.MergeFrom(request.optimizers_config)
         config.hnsw_config.MergeFrom(request.hnsw_config)
@@ -277,6 +287,11 @@ class QdrantEngine:
 
     def _query(self, request: grpc.QueryPoints, access: Access) -> grpc.QueryResponse:
         return grpc.QueryResponse(result=self._collection(request, access, writes=False).search(request))
+
+
+def _equals(key: str, value: Any) -> grpc.Condition:
+    kind = "boolean" if isinstance(value, bool) else "integer" if isinstance(value, int) else "keyword"
+    return grpc.Condition(field=grpc.FieldCondition(key=key, match=grpc.Match(**{kind: value})))
 
 
 def _done(collection: StoredCollection) -> grpc.PointsOperationResponse:

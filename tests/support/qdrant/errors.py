@@ -4,10 +4,14 @@ from __future__ import annotations
 
 
 class QdrantError(Exception):
-    """``grpc_code`` is the name of a status, ``http`` a status code, ``said`` what the server says."""
+    """``grpc_code`` is the name of a status, ``http`` a status code, ``said`` what the server says.
 
-    def __init__(self, *, grpc_code: str, http: int, said: str) -> None:
+    ``at_the_door`` is one of the keys alone, which the REST API says in plain text.
+    """
+
+    def __init__(self, *, grpc_code: str, http: int, said: str, at_the_door: bool = False) -> None:
         super().__init__(said)
+        self.at_the_door = at_the_door
         self.grpc_code = grpc_code
         self.http = http
         self.said = said
@@ -38,7 +42,12 @@ def too_large(size: int, limit: int) -> QdrantError:
 
 def unauthenticated(said: str) -> QdrantError:
     """No key, or a wrong one."""
-    return QdrantError(grpc_code="UNAUTHENTICATED", http=401, said=said)
+    return QdrantError(grpc_code="UNAUTHENTICATED", http=401, said=said, at_the_door=True)
+
+
+def rejected(said: str) -> QdrantError:
+    """A token that is one, and is not valid."""
+    return QdrantError(grpc_code="PERMISSION_DENIED", http=403, said=said, at_the_door=True)
 
 
 def forbidden(said: str) -> QdrantError:
@@ -49,3 +58,12 @@ def forbidden(said: str) -> QdrantError:
 def unavailable(said: str) -> QdrantError:
     """Not now."""
     return QdrantError(grpc_code="UNAVAILABLE", http=503, said=f"Service error: {said}")
+
+
+_STATUSES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 409: "ALREADY_EXISTS"}
+_STATUSES |= {429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE"}
+
+
+def on_purpose(status: int) -> QdrantError:
+    """What a test asked for."""
+    return QdrantError(grpc_code=_STATUSES.get(status, "INTERNAL"), http=status, said="failed on purpose")

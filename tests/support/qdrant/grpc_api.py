@@ -14,12 +14,12 @@ Handle = Callable[[str, bytes, dict[str, str]], bytes]
 
 
 class GrpcApi:
-    """Serves every method of the package ``qdrant`` on a free port of 127.0.0.1 until ``close()``.
+    """Serves every method of the package ``qdrant`` on a port of 127.0.0.1, a free one for 0, until ``close()``.
 
     ``tls`` is (private key, certificate chain) as PEM.
     """
 
-    def __init__(self, handle: Handle, tls: tuple[bytes, bytes] | None = None) -> None:
+    def __init__(self, handle: Handle, tls: tuple[bytes, bytes] | None = None, port: int = 0) -> None:
         self._workers = ThreadPoolExecutor(8, "qdrant-double")
         self._server = grpc.server(
             self._workers,
@@ -28,13 +28,14 @@ class GrpcApi:
             options=(("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)),
         )
         if tls is None:
-            self.port: int = self._server.add_insecure_port("127.0.0.1:0")
+            self.port: int = self._server.add_insecure_port(f"127.0.0.1:{port}")
         else:
-            self.port = self._server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([tls]))
+            self.port = self._server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([tls]))
         self._server.start()
 
-    def close(self) -> None:
-        self._server.stop(0).wait(10)
+    def close(self, grace: float = 0.0) -> None:
+        """Stop serving; requests that are being answered have ``grace`` seconds."""
+        self._server.stop(grace).wait(grace + 10)
         self._workers.shutdown()
 
 

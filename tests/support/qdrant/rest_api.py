@@ -44,8 +44,8 @@ class RestApi:
                     names = [unquote(part) for part in found.groups()]
                     return _json({"result": self._answer(route, request, names), "status": "ok", "time": 0.0})
         except QdrantError as error:
-            if error.http == 401:
-                return Response(error.said.encode(), 401, {"Content-Type": "text/plain"})
+            if error.at_the_door:
+                return Response(error.said.encode(), error.http, {"Content-Type": "text/plain"})
             return _json({"status": {"error": error.said}, "time": 0.0}, error.http)
         except (ValidationError, ValueError, KeyError, TypeError):
             said = "Format error in JSON body: data did not match the expected form"
