@@ -35,6 +35,7 @@ class Worker:
         run: dict[str, Any],
         *,
         files: dict[str, str] | None = None,
+        prepare: Callable[[Path], object] | None = None,
         flags: tuple[str, ...] = (),
         pipe: bool = False,
     ) -> None:
@@ -47,6 +48,8 @@ class Worker:
             path = base / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
+        if prepare is not None:
+            prepare(base)
         command = [sys.executable, "-m", "vectorwright", "worker", "--directory", str(base), "--unix", str(self.unix)]
         command += ["--termination-log", str(self.termination_log), *flags]
         packages = os.pathsep.join(filter(None, (str(ROOT / "operator"), os.environ.get("PYTHONPATH"))))
@@ -121,7 +124,10 @@ class Worker:
 
 @pytest.fixture
 def start_worker() -> Iterator[StartWorker]:
-    """``start_worker(run, files=, flags=, pipe=)`` starts a worker on a run, killed after the test."""
+    """``start_worker(run, files=, prepare=, flags=, pipe=)`` starts a worker on a run, killed after the test.
+
+    ``prepare`` is called with its directory before it starts.
+    """
     workers: list[Worker] = []
 
     def begin(run: dict[str, Any], **options: Any) -> Worker:

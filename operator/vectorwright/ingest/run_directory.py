@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -12,7 +14,14 @@ from vectorwright.stores.registry import Connection, StoreCredentials, TlsSettin
 
 from .runspec import RunSpec, StoreOrigin, StorePlace
 
+T = TypeVar("T")
+
+CURRENT = "..data"
+"""Link to the directory that holds the files of now, as in a pod's projected volume: the kubelet (AtomicWriter) and the
+operator's own child runner replace all files at once by replacing it."""
 _FILES = ("token", "username", "password")
+_READS = 5
+"""Times that files are read anew when they were replaced while they were read."""
 
 
 def read_run(directory: Path) -> RunSpec:
@@ -36,6 +45,22 @@ def read_run(directory: Path) -> RunSpec:
     return spec
 
 
+def at_one_moment(directory: Path, read: Callable[[Path], T]) -> T:
+    """What ``read`` finds in files that may be replaced meanwhile: a user name and a password that belong together.
+
+    ``read`` is called with the directory that the files are in.
+    """
+    link = directory / CURRENT
+    for _ in range(_READS):
+        if not link.is_symlink():
+            break
+        place = link.resolve()
+        found = read(place)
+        if link.resolve() == place:
+            return found
+    return read(directory)
+
+
 def read_secret(directory: Path, use: str) -> StoreCredentials:
     """The credentials for ``use``: store, source_store, embedder or source.
 
@@ -44,9 +69,9 @@ def read_secret(directory: Path, use: str) -> StoreCredentials:
     values: dict[str, str] = {}
     for name in _FILES:
         path = directory / "credentials" / use / name
-        if path.is_file():
+        if (text := _text(path)) is not None:
             # Secrets made from files carry a line end.
-            values[name] = path.read_text(encoding="utf-8", errors="replace").strip("\r\n")
+            values[name] = text.strip("\r\n")
     for name in ("token", "password"):
         if values.get(name):
             register_secret(values[name])
@@ -55,8 +80,15 @@ def read_secret(directory: Path, use: str) -> StoreCredentials:
 
 def read_ca(directory: Path, use: str) -> str | None:
     """The certificate authorities for ``use``, PEM; None: the system's."""
-    path = directory / "tls" / use / "ca.crt"
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    return _text(directory / "tls" / use / "ca.crt")
+
+
+def _text(path: Path) -> str | None:
+    """None where there is no such file; it may vanish at any moment."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
 
 
 def store_connection(spec: RunSpec, directory: Path) -> Connection:

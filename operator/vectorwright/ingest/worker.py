@@ -21,17 +21,18 @@ from typing import Any
 from vectorwright.api.v1alpha1.ingestionjob import Phase
 from vectorwright.errors import Retryable, Terminal, VectorwrightError
 from vectorwright.observability.logs import log_context
-from vectorwright.stores.registry import open_store
 
+from .contracts import Embedder
 from .control_server import Address, ControlServer, serving
 from .copying.run import copy_of
 from .embedders.openai import concurrency
-from .embedders.registry import fingerprint, open_embedder, resolved_revision
+from .embedders.registry import fingerprint, resolved_revision
 from .limits import Limits
 from .parser_pool import ParserPool
 from .pipeline import Run
 from .progress import termination_message
-from .run_directory import origin_connection, read_ca, read_run, read_secret, store_connection
+from .renewing import RenewingEmbedder, open_run_origin, open_run_store
+from .run_directory import read_run, read_secret
 from .run_frame import RunFrame
 from .runspec import EXIT_RETRYABLE, EXIT_SUCCESS, EXIT_TERMINAL, RunSpec, RunState
 from .sources.registry import open_source
@@ -131,10 +132,10 @@ async def _open(spec: RunSpec, directory: Path, limits: Limits, stack: AsyncExit
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await what.close()  # type: ignore[attr-defined]
 
-    store = open_store(store_connection(spec, directory))
+    store = open_run_store(spec, directory)
     stack.push_async_callback(closing, store)
     if spec.source_store is not None:
-        origin = open_store(origin_connection(spec, spec.source_store, directory))
+        origin = open_run_origin(spec, spec.source_store, directory)
         stack.push_async_callback(closing, origin)
         return copy_of(spec, spec.source_store, store=store, origin=origin, limits=limits)
     read_secret(directory, "source")  # so that no line of the log can show it
@@ -142,13 +143,11 @@ async def _open(spec: RunSpec, directory: Path, limits: Limits, stack: AsyncExit
     stack.push_async_callback(closing, source)
     parser = ParserPool(spec.parse, spec.chunk, spec.precomputed_field)
     stack.push_async_callback(closing, parser)
-    embedder, calls = None, 1
+    embedder: Embedder | None = None
+    calls = 1
     if spec.embedder is not None:
         await _check_fingerprint(spec)
-        secret = read_secret(directory, "embedder")
-        embedder = open_embedder(
-            spec.embedder.spec, token=secret.token or secret.password, ca=read_ca(directory, "embedder")
-        )
+        embedder = RenewingEmbedder(spec.embedder, directory)
         stack.push_async_callback(closing, embedder)
         calls = _LOCAL_CONCURRENCY if spec.embedder.spec.local is not None else concurrency(spec.embedder.spec)
     return Run(
