@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.support.git",
     "tests.support.http_files",
     "tests.support.openai",
+    "tests.support.pods",
     "tests.support.qdrant",
     "tests.support.s3",
     "tests.support.store_server",

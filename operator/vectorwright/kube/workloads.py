@@ -208,22 +208,29 @@ async def restart(client: KubeClient, workload: Object, revision: str) -> bool:
         )
     except NotFound:
         return False
-    except Conflict:
-        return await _not_there(client, name)
-    except Terminal as error:
+    except (Conflict, Terminal) as error:
         told = explained(error, name.namespace)
-        if told is error and error.reason in {"Forbidden", "Invalid", "BadRequest"}:
+        if told is not error:
+            raise told from None
+        # A UID that is not the stored one is a conflict when there is none, and a validation error when there is.
+        if not await _is_still_there(client, name, metadata["uid"]):
+            return False
+        if isinstance(error, Conflict):
+            raise Retryable(error.message, after=1) from None
+        if error.reason in {"Forbidden", "Invalid", "BadRequest"}:
             raise Terminal(f"{name} cannot be restarted: {error.message}", reason="RestartRefused") from None
-        raise told from None
+        raise
     return True
 
 
-async def _not_there(client: KubeClient, name: WorkloadName) -> Literal[False]:
-    """After a UID that was refused: False when the workload is gone."""
+async def _is_still_there(client: KubeClient, name: WorkloadName, uid: str) -> bool:
+    """Whether the workload exists. Raises Retryable when there is another one of its name."""
     try:
-        await client.get(WORKLOADS[name.kind], name.name, name.namespace)
+        found = await client.get(WORKLOADS[name.kind], name.name, name.namespace)
     except NotFound:
         return False
     except Terminal as error:
         raise explained(error, name.namespace) from None
-    raise Retryable(f"{name} was replaced by another one of its name", reason="RestartTargetReplaced", after=1)
+    if found["metadata"]["uid"] != uid:
+        raise Retryable(f"{name} was replaced by another one of its name", reason="RestartTargetReplaced", after=1)
+    return True
