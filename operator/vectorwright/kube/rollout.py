@@ -44,7 +44,9 @@ class RolloutProgress:
     """The template does not carry the revision (any more): somebody else wrote it after the restart."""
 
 
-async def progress(client: KubeClient, workload_name: WorkloadName, revision: str) -> RolloutProgress:
+async def progress(
+    client: KubeClient, workload_name: WorkloadName, revision: str, *, annotation: str = RESTART_ANNOTATION
+) -> RolloutProgress:
     """How far the restart of a workload with that revision has come.
 
     A workload that no longer exists is done. Raises Terminal (``RestartTargetForbidden``, ``PodsForbidden``) and
@@ -57,11 +59,13 @@ async def progress(client: KubeClient, workload_name: WorkloadName, revision: st
     except Terminal as error:
         raise explained(error, workload_name.namespace) from None
     # After the workload: a pod that is made between the two calls is of the template that was just read, or newer.
-    pods = await living_pods(client, workload, revision)
-    return judge(workload, pods, revision)
+    pods = await living_pods(client, workload, revision, annotation)
+    return judge(workload, pods, revision, annotation)
 
 
-async def living_pods(client: KubeClient, workload: Object, revision: str) -> list[Object]:
+async def living_pods(
+    client: KubeClient, workload: Object, revision: str, annotation: str = RESTART_ANNOTATION
+) -> list[Object]:
     """The workload's living pods that matter: those of another revision or not ready; all, when it is being deleted."""
     namespace, going = workload["metadata"]["namespace"], bool(workload["metadata"].get("deletionTimestamp"))
     try:
@@ -70,7 +74,9 @@ async def living_pods(client: KubeClient, workload: Object, revision: str) -> li
             namespace,
             label_selector=label_selector(workload["spec"].get("selector")),
             field_selector=LIVING,
-            keep=lambda pod: belongs(pod, workload) and (going or _is_old(pod, revision) or not _is_ready(pod)),
+            keep=lambda pod: (
+                belongs(pod, workload) and (going or pod_revision(pod, annotation) != revision or not _is_ready(pod))
+            ),
         )
     except Terminal as error:
         raise pods_forbidden(error, namespace) from None
@@ -109,14 +115,10 @@ def controller(pod: Object) -> Object | None:
     return next((reference for reference in references if reference.get("controller")), None)
 
 
-def pod_revision(pod: Object) -> str | None:
+def pod_revision(pod: Object, annotation: str = RESTART_ANNOTATION) -> str | None:
     """The revision of the template that the pod was made from; None without one."""
-    revision = (pod["metadata"].get("annotations") or {}).get(RESTART_ANNOTATION)
+    revision = (pod["metadata"].get("annotations") or {}).get(annotation)
     return revision if isinstance(revision, str) else None
-
-
-def _is_old(pod: Object, revision: str) -> bool:
-    return pod_revision(pod) != revision
 
 
 def _is_ready(pod: Object) -> bool:
@@ -164,7 +166,9 @@ def _counts(workload: Object) -> _Counts:
     return _Counts(desired, count("replicas"), count("updatedReplicas"), available)
 
 
-def judge(workload: Object, pods: Iterable[Object], revision: str) -> RolloutProgress:
+def judge(
+    workload: Object, pods: Iterable[Object], revision: str, annotation: str = RESTART_ANNOTATION
+) -> RolloutProgress:
     """The progress, from a workload and its pods: at least those that are of another revision or not ready.
 
     ``done``: its controller has seen the template with the revision, all pods that are wanted are of it and available,
@@ -175,9 +179,9 @@ def judge(workload: Object, pods: Iterable[Object], revision: str) -> RolloutPro
     if workload["metadata"].get("deletionTimestamp"):
         told = _those(living, "still there")
         return RolloutProgress(not living, f"{name} is being deleted" + (f"; {told}" if told else ""))
-    if template_revision(workload) != revision:
-        return _reverted(workload, revision)
-    old = [pod for pod in living if _is_old(pod, revision)]
+    if (found := template_revision(workload, annotation)) != revision:
+        return _reverted(workload, revision, found)
+    old = [pod for pod in living if pod_revision(pod, annotation) != revision]
     counts, seen = _counts(workload), _is_seen(workload)
     if seen and counts.complete and not old:
         return RolloutProgress(True, f"{name}: all {counts.desired} pods are of the new template and available")
@@ -186,7 +190,7 @@ def judge(workload: Object, pods: Iterable[Object], revision: str) -> RolloutPro
         return RolloutProgress(False, obstacle, failed=obstacle)
     if not seen:
         return RolloutProgress(False, f"{name}: its controller has not seen the restart yet")
-    message = f"{name}: {_told(counts, old, [pod for pod in living if not _is_old(pod, revision)])}"
+    message = f"{name}: {_told(counts, old, [pod for pod in living if pod_revision(pod, annotation) == revision])}"
     return RolloutProgress(False, message, failed=_failure(workload, message))
 
 
@@ -195,8 +199,8 @@ def _is_seen(workload: Object) -> bool:
     return int(observed) >= int(workload["metadata"].get("generation") or 0)
 
 
-def _reverted(workload: Object, revision: str) -> RolloutProgress:
-    name, found = name_of(workload), template_revision(workload)
+def _reverted(workload: Object, revision: str, found: str | None) -> RolloutProgress:
+    name = name_of(workload)
     carried = "no revision" if found is None else f"revision {found[:63]}"
     message = f"{name}: its pod template carries {carried} of the key instead of {revision}"
     writer = _last_writer(workload)

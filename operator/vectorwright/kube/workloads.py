@@ -168,32 +168,42 @@ def refusal(workload: Object) -> str | None:
     return None
 
 
-def template_revision(workload: Object) -> str | None:
+def template_revision(workload: Object, annotation: str = RESTART_ANNOTATION) -> str | None:
     """The revision that the pod template carries; None without one."""
     metadata = (workload["spec"].get("template") or {}).get("metadata") or {}
-    revision = (metadata.get("annotations") or {}).get(RESTART_ANNOTATION)
+    revision = (metadata.get("annotations") or {}).get(annotation)
     return revision if isinstance(revision, str) else None
 
 
-async def restart(client: KubeClient, workload: Object, revision: str) -> bool:
+async def restart(
+    client: KubeClient,
+    workload: Object,
+    revision: str,
+    *,
+    annotation: str = RESTART_ANNOTATION,
+    field_manager: str = FIELD_MANAGER,
+) -> bool:
     """Set the revision on the workload's pod template, which makes its controller replace the pods.
 
     Returns False, and sends nothing, when the template carries that revision already or the workload is being deleted;
     False as well when it is gone. Whoever calls it again for a workload whose progress says ``reverted`` and gets True
     again is in a fight with another writer of the template, and should count such calls.
 
+    Whoever restarts for another reason uses an ``annotation`` and a ``field_manager`` of its own: an apply takes away
+    what the same manager had set and does not set again.
+
     Raises Terminal (``RestartTargetForbidden``; ``RestartRefused`` with the API server's words, when admission or
     validation refuses the change) and Retryable (``RestartTargetReplaced``: another one has its name now; find again).
     """
     name, metadata = name_of(workload), workload["metadata"]
-    if template_revision(workload) == revision or metadata.get("deletionTimestamp"):
+    if template_revision(workload, annotation) == revision or metadata.get("deletionTimestamp"):
         return False
     body: Object = {
         "apiVersion": WORKLOADS[name.kind].api_version,
         "kind": name.kind,
         # The UID: one that is gone must not be made anew from a single annotation.
         "metadata": {"name": name.name, "namespace": name.namespace, "uid": metadata["uid"]},
-        "spec": {"template": {"metadata": {"annotations": {RESTART_ANNOTATION: revision}}}},
+        "spec": {"template": {"metadata": {"annotations": {annotation: revision}}}},
     }
     try:
         await client.patch(
@@ -202,7 +212,7 @@ async def restart(client: KubeClient, workload: Object, revision: str) -> bool:
             name.namespace,
             body,
             content_type="apply",
-            field_manager=FIELD_MANAGER,
+            field_manager=field_manager,
             # A manifest that was exported from the cluster may hold the annotation: it is ours all the same.
             force=True,
         )
