@@ -12,6 +12,8 @@ from .common import ApiModel, ResourceName, exactly_one, rules
 IDENTITIES = ("pinecone", "qdrantToken", "qdrantCloud", "qdrantServer", "weaviate", "milvus", "postgres", "generated")
 """The identity keys of an APIKeyRotation. Exactly one is set."""
 
+_UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
 RoleName = Annotated[str, Field(min_length=1, max_length=128)]
 """Name of a role, as the store has it."""
 
@@ -20,7 +22,7 @@ class PineconeIdentity(ApiModel):
     """API keys of a Pinecone project. `adminCredentials` are a service account: `username` is its client id, `password`
     its client secret."""
 
-    project_id: str = Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+    project_id: str = Field(pattern=_UUID)
     """Id of the project, a UUID."""
     roles: list[
         Literal[
@@ -66,11 +68,19 @@ class QdrantTokenIdentity(ApiModel):
 
 
 class QdrantCloudIdentity(ApiModel):
-    """Database API keys of a Qdrant Cloud cluster. `adminCredentials` hold a management key as `token`."""
+    """Database API keys of a Qdrant Cloud cluster. `adminCredentials` hold a management key as `token`, with the
+    permissions `read:api_keys`, `write:api_keys` and `delete:api_keys`."""
 
-    account_id: str = Field(min_length=1, max_length=64, pattern=r"^[0-9a-fA-F-]+$")
+    model_config = rules(
+        (
+            "!(has(self.access) && has(self.collections))",
+            "spec.identity.qdrantCloud: set access or collections, not both",
+        )
+    )
+
+    account_id: str = Field(pattern=_UUID)
     """Id of the account, a UUID."""
-    cluster_id: str = Field(min_length=1, max_length=64, pattern=r"^[0-9a-fA-F-]+$")
+    cluster_id: str = Field(pattern=_UUID)
     """Id of the cluster, a UUID."""
     access: Literal["r", "m"] | None = None
     """Access to everything: `r` to read, `m` to manage. `m` when neither this nor `collections` is set."""
