@@ -9,7 +9,7 @@ leaves no trace.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from vectorwright.errors import Retryable
 from vectorwright.ingest.runspec import RunState
 from vectorwright.reconcile import run_report, sessions
 from vectorwright.reconcile.cache import Key
-from vectorwright.reconcile.handover import RunInputs
+from vectorwright.reconcile.handover import RunFile, RunInputs
 from vectorwright.reconcile.runner_base import Look, WorkerBudget
 from vectorwright.reconcile.runners import Runners
 from vectorwright.settings import Settings
@@ -40,6 +40,9 @@ class Workers:
     log: list[str] = field(default_factory=list)
     budgets: list[WorkerBudget | None] = field(default_factory=list)
     handed: list[RunInputs] = field(default_factory=list)
+    renewed: list[dict[str, bytes]] = field(default_factory=list)
+    takes_up: bool = True
+    """Whether a running worker has changed credentials at once."""
     refusal: Exception | None = None
 
     def runners(self) -> Runners:
@@ -63,6 +66,12 @@ class Workers:
         await asyncio.sleep(0)
         self.budgets.append(budget)
         return self.running.get(name, Look(exists=False))
+
+    async def renew(self, _: str, name: str, files: Sequence[RunFile]) -> bool:
+        await asyncio.sleep(0)
+        assert name in self.running
+        self.renewed.append({file.path: file.content for file in files})
+        return self.takes_up
 
     async def stop(self, _: str, name: str) -> None:
         await asyncio.sleep(0)

@@ -2,7 +2,8 @@
 
 What is checked: a directory that only we may read; an environment without what is the operator's; results, progress and
 deaths as they are told; a worker that does not stop, and what it started, are killed; nothing is left behind, also
-where a worker cannot be started; the real worker, once. What a worker does is tried in test_worker_process.
+where a worker cannot be started; credentials that change; the real worker, once. What a worker does is tried in
+test_worker_process.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from vectorwright.api.v1alpha1.ingestionjob import Counts, DeadLetter, Phase
 from vectorwright.errors import Retryable
 from vectorwright.ingest.runspec import RunState, StoreTarget
 from vectorwright.reconcile import runner_child
+from vectorwright.reconcile.handover import RunFile
 from vectorwright.reconcile.runner_base import Look, WorkerBudget
 from vectorwright.reconcile.runner_child import ChildRunner
 from vectorwright.reconcile.worker_exchange import exchange
@@ -127,16 +129,44 @@ def alive(pid: int) -> bool:
 @pytest.mark.usefixtures("stand_in")
 async def test_what_a_worker_is_handed_only_we_may_read(runner: ChildRunner) -> None:
     directory = await start(runner, "polite")
-    modes = {path.relative_to(directory): stat.S_IMODE(path.stat().st_mode) for path in directory.rglob("*")}
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     for file in FILES:
-        path = Path(file.path)
-        assert (directory / path).read_bytes() == file.content
-        assert modes[path] == 0o600
-        for folder in list(path.parents)[:-1]:
-            assert modes[folder] == 0o700, folder
-    assert modes[Path("run.json")] == 0o600
+        assert (directory / file.path).read_bytes() == file.content
+    check_modes(directory)
     assert SECRET_VALUE not in (directory / "run.json").read_text()
+
+
+def check_modes(directory: Path) -> None:
+    """Nobody but us may look into the directory or read a file in it."""
+    found = [directory, *(path for path in directory.rglob("*") if not path.is_symlink())]
+    for path in found:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert path.name in {"seen.json", "child.pid"} or mode == (0o700 if path.is_dir() else 0o600), path
+
+
+@pytest.mark.usefixtures("stand_in")
+async def test_what_changed_is_put_in_place_of_what_was(runner: ChildRunner) -> None:
+    directory = await start(runner, "polite")
+    data, run = directory / "..data", (directory / "run.json").stat().st_ino
+    changed = [RunFile("credentials/source/password", "Secret", "s", "password", b"another")]
+    assert await runner.renew("team-a", "polite-1", changed)
+    before = data.resolve()
+    assert await runner.renew("team-a", "polite-1", changed)
+    assert data.resolve() == before, "what did not change is left alone"
+    assert (directory / "credentials/source/password").read_text() == "another"
+    assert not (directory / "credentials/store/token").exists()
+    assert (directory / "run.json").stat().st_ino == run
+    check_modes(directory)
+
+
+@pytest.mark.usefixtures("stand_in")
+async def test_nobody_there_has_nothing_to_be_handed(runner: ChildRunner, tmp_path: Path) -> None:
+    assert not await runner.renew("team-a", "polite-1", FILES[:1])
+    directory = await start(runner, "polite")
+    stopping = asyncio.create_task(runner.stop("team-a", "polite-1"))
+    await asyncio.sleep(0)
+    assert not await runner.renew("team-a", "polite-1", FILES[:1])
+    await stopping
+    assert not directory.exists()
 
 
 @pytest.mark.usefixtures("stand_in")

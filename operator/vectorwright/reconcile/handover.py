@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import orjson
@@ -22,6 +23,11 @@ class RunFile:
     key: str
     content: bytes = field(repr=False)
 
+    @property
+    def renewable(self) -> bool:
+        """Whether a worker that runs takes up what it becomes: credentials and certificates, not its documents."""
+        return not self.path.startswith("configmap/")
+
 
 @dataclass(frozen=True, slots=True)
 class RunInputs:
@@ -33,10 +39,19 @@ class RunInputs:
     incarnation: str
 
     def digest(self) -> str:
-        """Changes when a file or the way to the store does: 16 hex digits that tell nothing of their contents."""
-        content = [(file.path, file.content.hex()) for file in self.files]
+        """Changes when a file or the way to the store does: hex digits that tell nothing of their contents."""
         places = [self.spec.store.settings]
         if self.spec.source_store is not None:
             places.append(self.spec.source_store.settings)
-        parts = orjson.dumps([content, *places], option=orjson.OPT_SORT_KEYS)
-        return secret_digest(parts, 8)
+        fixed = (file for file in self.files if not file.renewable)
+        return f"{_digest(fixed, *places)}-{_digest(file for file in self.files if file.renewable)}"
+
+
+def renewed_digest(digest: str, files: Iterable[RunFile]) -> str:
+    """The digest of what a worker has that was handed ``digest`` and took up these renewable files since."""
+    return f"{digest.partition('-')[0]}-{_digest(files)}"
+
+
+def _digest(files: Iterable[RunFile], *places: object) -> str:
+    content = sorted((file.path, file.content.hex()) for file in files)
+    return secret_digest(orjson.dumps([content, *places], option=orjson.OPT_SORT_KEYS), 8)

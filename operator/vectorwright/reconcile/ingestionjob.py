@@ -21,10 +21,11 @@ from .cache import Key
 from .connections import Reference, remember_uses
 from .context import Context
 from .finalizers import add_finalizer, remove_finalizer
-from .handover import RunInputs
+from .handover import RunInputs, renewed_digest
 from .outcome import Outcome, Status, failed, waiting_conditions
 from .run_budget import share
 from .run_inputs import gather
+from .run_renewal import MENDED_BY_CREDENTIALS, credentials_now
 from .runner_base import Look
 from .triggers import Trigger, due, run_id
 
@@ -131,10 +132,12 @@ async def _follow(
     name = worker_name(run)
     look = await runner.look(key.namespace, name, share(context, key))
     if look.finished:
+        await _renew(context, key, job, run, look, used)
         return await _finish(context, key, job, run, look, status)
     if look.exists:
         if key not in context.runs:
             await _know_again(context, key, job, run, used)
+        await _renew(context, key, job, run, look, used)
         return _progress(context, key, job, look, status)
     wait = context.retry_at.get(key, 0.0) - time.monotonic()
     if wait > 0:
@@ -163,6 +166,25 @@ async def _know_again(context: Context, key: Key, job: IngestionJob, run: Active
         return
     context.runs[key] = (inputs.backend_id, inputs.spec)
     metrics.JOB_RUNNING.set(*job.key, 1)
+
+
+async def _renew(
+    context: Context, key: Key, job: IngestionJob, run: ActiveRun, look: Look, used: list[Reference]
+) -> None:
+    """Let the worker have the credentials of now: a Secret that changes neither ends its run nor starts another one."""
+    try:
+        files = await credentials_now(context, job, used)
+    except VectorwrightError as error:
+        log.debug("the credentials of run %s stay as they are: %s", run.id, error.message)
+        return
+    if look.finished:
+        # A pod may have had the newest ones or not. Where that cannot have been the fault, it is as if it had.
+        failure = look.state.reason if look.state is not None else None
+        has_them = failure not in MENDED_BY_CREDENTIALS
+    else:
+        has_them = await context.runners.get(run.runner).renew(key.namespace, worker_name(run), files)
+    if has_them and key in context.handed:
+        context.handed[key] = renewed_digest(context.handed[key], files)
 
 
 def _progress(context: Context, key: Key, job: IngestionJob, look: Look, status: Status) -> Outcome:

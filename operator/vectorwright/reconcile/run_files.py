@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vectorwright.api.v1alpha1.common import Credentials, Tls
+from vectorwright.api.v1alpha1.embeddingmodel import EmbeddingModelSpec
+from vectorwright.api.v1alpha1.ingestion_source import Source
 from vectorwright.errors import Terminal
 
 from .connections import CA_KEY, Reference, read_credentials, read_data
@@ -47,3 +49,20 @@ async def authority_files(
                 raise Terminal(f"{kind} {namespace}/{named.name} has no key {key!r}", reason=f"{kind}KeyMissing")
             return [RunFile(f"tls/{use}/ca.crt", kind, named.name, key, data[key])]
     return []
+
+
+async def embedder_files(
+    context: Context, namespace: str, spec: EmbeddingModelSpec, used: list[Reference]
+) -> list[RunFile]:
+    """Credentials and certificates for an embedding model. ``used`` and errors as above."""
+    files = await credential_files(context, namespace, "embedder", spec.credentials, used)
+    return files + await authority_files(context, namespace, "embedder", spec.tls, used)
+
+
+async def remote_source_files(context: Context, namespace: str, source: Source, used: list[Reference]) -> list[RunFile]:
+    """Credentials and certificates for a source on another machine. ``used`` and errors as above."""
+    remote = source.git or source.http
+    if remote is None:
+        return []
+    files = await credential_files(context, namespace, "source", remote.credentials, used)
+    return files + await authority_files(context, namespace, "source", remote.tls, used)

@@ -21,7 +21,7 @@ from vectorwright.kube.status import is_true
 from .connections import Reference, read_data
 from .context import Context
 from .handover import RunFile, RunInputs
-from .run_files import authority_files, credential_files
+from .run_files import embedder_files, remote_source_files
 from .run_rivals import others_on_index, source_name
 from .run_stores import check_index_namespace, copy_origin, place_of, ready_index, store_files, store_of
 
@@ -101,20 +101,14 @@ async def _embedder(
             reason="IndexNotReady",
         )
     spec = EmbeddingModelSpec.model_validate(body["spec"])
-    files = await credential_files(context, namespace, "embedder", spec.credentials, used)
-    files += await authority_files(context, namespace, "embedder", spec.tls, used)
-    return EmbedderTarget(spec=spec, fingerprint=fingerprint), files
+    return EmbedderTarget(spec=spec, fingerprint=fingerprint), await embedder_files(context, namespace, spec, used)
 
 
 async def _source_files(context: Context, job: IngestionJob, used: list[Reference]) -> list[RunFile]:
     source, namespace = job.spec.source, job.metadata.namespace
-    remote = source.git or source.http
-    if remote is not None:
-        files = await credential_files(context, namespace, "source", remote.credentials, used)
-        return files + await authority_files(context, namespace, "source", remote.tls, used)
     if source.config_map is not None:
         return await _config_map_files(context, namespace, source.config_map, used)
-    return []
+    return await remote_source_files(context, namespace, source, used)
 
 
 async def _config_map_files(

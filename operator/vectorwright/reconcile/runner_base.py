@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from vectorwright.api.v1alpha1.ingestionjob import IngestionJob
 from vectorwright.ingest.runspec import RunState
 
-from .handover import RunInputs
+from .handover import RunFile, RunInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,13 @@ class Runner(Protocol):
 
     async def look(self, namespace: str, name: str, budget: WorkerBudget | None = None) -> Look:
         """Look at a worker, and hand it its budget in the same exchange."""
+        ...
+
+    async def renew(self, namespace: str, name: str, files: Sequence[RunFile]) -> bool:
+        """Let a worker that runs have these credentials and certificates. Whether it has them by now.
+
+        Nothing where it has them already, or is not there.
+        """
         ...
 
     async def stop(self, namespace: str, name: str) -> None:

@@ -9,17 +9,18 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from vectorwright.api.v1alpha1.ingestionjob import IngestionJob
 from vectorwright.errors import Retryable
+from vectorwright.ingest.run_directory import CURRENT
 from vectorwright.ingest.runspec import RunState
 
-from .handover import RunInputs
+from .handover import RunFile, RunInputs, renewed_digest
 from .runner_base import Look, WorkerBudget
 from .worker_exchange import exchange
 
@@ -38,6 +39,10 @@ class _Child:
     process: asyncio.subprocess.Process
     directory: Path
     watcher: asyncio.Task[None]
+    renewable: str
+    """Digest of the credentials and certificates that it has."""
+    files: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while its directory is written to or removed."""
 
 
 class ChildRunner:
@@ -69,7 +74,8 @@ class ChildRunner:
                 ) from None
             raise
         watcher = asyncio.create_task(self._watch(key, job.metadata.name, process), name=f"worker {name}")
-        self._children[key] = _Child(process, directory, watcher)
+        renewable = renewed_digest("", [file for file in inputs.files if file.renewable])
+        self._children[key] = _Child(process, directory, watcher, renewable)
 
     async def _watch(self, key: tuple[str, str], job: str, process: asyncio.subprocess.Process) -> None:
         await process.wait()
@@ -88,6 +94,26 @@ class ChildRunner:
         died = None if state is not None else _how_it_died(child.process.returncode)
         return Look(exists=True, finished=True, state=state, died=died)
 
+    async def renew(self, namespace: str, name: str, files: Sequence[RunFile]) -> bool:
+        """Replace the credentials and certificates in a child's directory, all at once."""
+        child = self._children.get((namespace, name))
+        if child is None:
+            return False
+        async with child.files:
+            digest = renewed_digest("", files)
+            if child.renewable == digest:
+                return True
+            if self._children.get((namespace, name)) is not child:
+                return False
+            try:
+                await asyncio.to_thread(_publish, child.directory, files)
+            except OSError as error:
+                log.warning("worker %s could not be handed changed credentials: %s", name, error.strerror)
+                return False
+            child.renewable = digest
+        log.info("worker %s was handed changed credentials", name)
+        return True
+
     async def stop(self, namespace: str, name: str) -> None:
         """Ask a child to stop, kill its whole group when it does not, and remove its directory."""
         child = self._children.pop((namespace, name), None)
@@ -95,7 +121,8 @@ class ChildRunner:
             return
         child.watcher.cancel()
         await _end(child.process)
-        await asyncio.to_thread(shutil.rmtree, child.directory, ignore_errors=True)
+        async with child.files:
+            await asyncio.to_thread(shutil.rmtree, child.directory, ignore_errors=True)
 
     async def stop_all(self) -> None:
         """Stop every child."""
@@ -133,13 +160,35 @@ def _sweep() -> None:
 
 def _write_files(directory: Path, inputs: RunInputs) -> None:
     content = {"run.json": inputs.spec.model_dump_json(by_alias=True, exclude_none=True).encode()}
-    content |= {file.path: file.content for file in inputs.files}
+    content |= {file.path: file.content for file in inputs.files if not file.renewable}
     for name, data in content.items():
-        path = directory / name
-        for folder in reversed(path.relative_to(directory).parents[:-1]):
-            (directory / folder).mkdir(exist_ok=True, mode=0o700)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
+        _write(directory, name, data)
+    _publish(directory, [file for file in inputs.files if file.renewable])
+
+
+def _publish(directory: Path, files: Sequence[RunFile]) -> None:
+    """Write files as a kubelet does it for a pod: into a new folder, which one rename of a link puts in place."""
+    fresh = Path(tempfile.mkdtemp(prefix="..", dir=directory))
+    for file in files:
+        _write(fresh, file.path, file.content)
+    current, renamed = directory / CURRENT, directory / f"{CURRENT}_tmp"
+    before = current.resolve() if current.is_symlink() else None
+    renamed.unlink(missing_ok=True)  # of an attempt that failed
+    renamed.symlink_to(fresh.name)
+    renamed.replace(current)
+    for top in {Path(file.path).parts[0] for file in files}:
+        if not (directory / top).is_symlink():
+            (directory / top).symlink_to(Path(CURRENT) / top)
+    if before is not None:
+        shutil.rmtree(before)
+
+
+def _write(directory: Path, name: str, data: bytes) -> None:
+    path = directory / name
+    for folder in reversed(path.relative_to(directory).parents[:-1]):
+        (directory / folder).mkdir(exist_ok=True, mode=0o700)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
 
 
 def _result(path: Path) -> RunState | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from vectorwright.ingest.runspec import RunState
 from vectorwright.kube import resources
 from vectorwright.kube.client import KubeClient
 
-from .handover import RunInputs
+from .handover import RunFile, RunInputs
 from .job_manifest import PROGRESS_PORT, worker_job
 from .runner_base import Look, WorkerBudget
 from .worker_exchange import exchange
@@ -61,6 +62,10 @@ class JobRunner:
             return Look(exists=True)
         host = f"[{address}]" if ":" in address else address
         return Look(exists=True, state=await exchange(f"http://{host}:{PROGRESS_PORT}", budget))
+
+    async def renew(self, namespace: str, name: str, files: Sequence[RunFile]) -> bool:
+        """Nothing: the kubelet writes Secrets that changed into the pod's volume, within two minutes."""
+        return False
 
     async def stop(self, namespace: str, name: str) -> None:
         """Delete the Job with its pods."""
