@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import threading
-from collections.abc import Coroutine
-from typing import Any
 
+from tests.support.async_front import AsyncFront, Streams, copied
 from tests.support.operations import Fault, Operations
 
 _ASKS_FOR_ENCRYPTION = {80877103, 80877104}
@@ -19,8 +16,8 @@ _STATEMENTS = {b"Q": 0, b"P": 1}
 """Message → how many strings come before its statement."""
 
 
-class PostgresFront:
-    """Listens on a free port of 127.0.0.1 in front of ``port``, in a thread of its own, until ``close()``.
+class PostgresFront(AsyncFront):
+    """Stands in front of the server at ``port``.
 
     Operations are ``connect`` and the first word of a statement in capitals, two words for those that begin with
     CREATE, ALTER or DROP. A fault's status is said as the SQLSTATE that comes nearest: 401 as 28P01, 403 as 42501, 429
@@ -29,48 +26,26 @@ class PostgresFront:
 
     def __init__(self, port: int) -> None:
         self.operations = Operations()
-        self.host = "127.0.0.1"
         self._target = port
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="postgres-front", daemon=True)
-        self._thread.start()
-        self._server: asyncio.Server = self._call(self._listen())
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        super().__init__()
 
-    def _call(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+    async def serve(self, client: Streams) -> None:
+        server = await asyncio.open_connection(self.host, self._target)
+        try:
+            await self._session(client, server)
+        finally:
+            server[1].close()
+            await server[1].wait_closed()
 
-    async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, self.host, 0)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            try:
-                server_reader, server_writer = await asyncio.open_connection(self.host, self._target)
-                try:
-                    await self._session(reader, writer, server_reader, server_writer)
-                finally:
-                    server_writer.close()
-                    await server_writer.wait_closed()
-            finally:
-                writer.close()
-                await writer.wait_closed()
-
-    async def _session(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        server_reader: asyncio.StreamReader,
-        server_writer: asyncio.StreamWriter,
-    ) -> None:
-        begun = await _beginning(reader, writer)
+    async def _session(self, client: Streams, server: Streams) -> None:
+        begun = await _beginning(*client)
         if begun[4:8] != _CANCELS.to_bytes(4, "big") and (fault := self.operations.met("connect")) is not None:
             await asyncio.sleep(fault.delay)
             if fault.status is not None:
-                return await _refuse(writer, fault)
-        server_writer.write(begun)
-        answers = asyncio.create_task(_copy(server_reader, writer))
-        asks = asyncio.create_task(self._asks(reader, server_writer, answers))
+                return await _refuse(client[1], fault)
+        server[1].write(begun)
+        answers = asyncio.create_task(copied(server[0], client[1]))
+        asks = asyncio.create_task(self._asks(client[0], server[1], answers))
         try:
             await asyncio.wait((answers, asks), return_when=asyncio.FIRST_COMPLETED)
             if answers.cancelled():
@@ -78,9 +53,9 @@ class PostgresFront:
             if asks.done():
                 fault = asks.result()
                 if fault.done:
-                    while await _message(server_reader) != b"Z":
+                    while await _message(server[0]) != b"Z":
                         pass  # until the server is ready for the next statement: this one was carried out
-                await _refuse(writer, fault)
+                await _refuse(client[1], fault)
         finally:
             for task in (answers, asks):
                 task.cancel()
@@ -109,19 +84,6 @@ class PostgresFront:
             await server.drain()
             if met is not None and head[:1] in b"QS":  # the whole statement is on its way
                 return met
-
-    def close(self) -> None:
-        self._call(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _stop(self) -> None:
-        self._server.close()
-        serving = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in serving:
-            task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:
@@ -153,9 +115,3 @@ async def _refuse(writer: asyncio.StreamWriter, fault: Fault) -> None:
     body = f"SFATAL\0VFATAL\0C{state}\0Mfailed on purpose\0\0".encode()
     writer.write(b"E" + (len(body) + 4).to_bytes(4, "big") + body)
     await writer.drain()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65_536):
-        writer.write(data)
-        await writer.drain()

@@ -4,90 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from itertools import count
-from typing import Any
 
+from tests.support.async_front import AsyncFront, Streams, passed_on
 from tests.support.qdrant.double import Environment, QdrantDouble
 from tests.support.qdrant.engine import QdrantEngine
 
 
-class RoundRobinFront:
-    """Passes connections on a free port of 127.0.0.1 to one of ``targets()`` after the other, until ``close()``.
+class RoundRobinFront(AsyncFront):
+    """Passes connections to one of ``targets()`` after the other; ``targets`` tells the ports that are ready.
 
-    ``targets`` tells the ports that are ready. A connection that none takes is closed.
+    A connection that none takes is closed.
     """
 
     def __init__(self, targets: Callable[[], list[int]]) -> None:
         self._targets = targets
         self._turns = count()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="round-robin-front", daemon=True)
-        self._thread.start()
-        self._server: asyncio.Server = self._call(self._listen())
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        super().__init__()
 
-    def _call(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
-
-    async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, "127.0.0.1", 0)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            try:
-                opened = await self._open()
-                if opened is not None:
-                    await _joined(reader, writer, *opened)
-            finally:
-                writer.close()
-                await writer.wait_closed()
-
-    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    async def serve(self, client: Streams) -> None:
         ready = self._targets()
         first = next(self._turns)
         for at in range(len(ready)):
-            with contextlib.suppress(OSError):
-                return await asyncio.open_connection("127.0.0.1", ready[(first + at) % len(ready)])
+            with contextlib.suppress(ConnectionRefusedError):
+                server = await asyncio.open_connection(self.host, ready[(first + at) % len(ready)])
+                return await passed_on(client, server)
         return None
-
-    def close(self) -> None:
-        self._call(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _stop(self) -> None:
-        self._server.close()
-        serving = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in serving:
-            task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
-
-
-async def _joined(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    server_reader: asyncio.StreamReader,
-    server_writer: asyncio.StreamWriter,
-) -> None:
-    pipes = [asyncio.create_task(_copy(reader, server_writer)), asyncio.create_task(_copy(server_reader, writer))]
-    try:
-        await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for pipe in pipes:
-            pipe.cancel()
-        await asyncio.gather(*pipes, return_exceptions=True)
-        server_writer.close()
-        await server_writer.wait_closed()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65_536):
-        writer.write(data)
-        await writer.drain()
 
 
 class QdrantReplicas:
