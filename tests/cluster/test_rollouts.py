@@ -2,7 +2,8 @@
 
 What is checked: a restart is through only when no pod of the old template is left, terminating ones included, for each
 kind; what is waited for is named; a rollout that cannot end says so, and ends once it is mended; what people and the
-autoscaler do meanwhile; pods of others are not waited for; pods that still hold a Secret are found.
+autoscaler do meanwhile; restarts for several Secrets at once; pods of others are not waited for; pods that still hold a
+Secret are found.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from vectorwright.kube.connection import load_connection
 from vectorwright.kube.resources import PODS, SECRETS
 from vectorwright.kube.rollout import progress
 from vectorwright.kube.secret_users import Holder, holders
-from vectorwright.kube.workloads import WORKLOADS, WorkloadKind, WorkloadName, restart
+from vectorwright.kube.workloads import WORKLOADS, WorkloadKind, WorkloadName, restart, scoped, template_revision
 
 pytestmark = pytest.mark.cluster
 
@@ -210,6 +211,24 @@ async def test_a_manifest_that_is_applied_during_the_rollout_does_not_undo_it(
     await restart(client, await read(client, name), "1")
     kubectl_apply(devcluster, pod_keeper.namespace, changed(body))
     await until_progress(client, name, "1", lambda told: told.done)
+
+
+async def test_restarts_for_two_secrets_at_once_do_not_fight(client: KubeClient, pod_keeper: PodKeeper) -> None:
+    name = await running(client, pod_keeper, "Deployment", "search")
+    revisions = [scoped(secret, "1-1786752000") for secret in ("search-keys", "pg-keys", "more-keys")]
+    stale = await read(client, name)
+    assert await asyncio.gather(*(restart(client, stale, revision) for revision in revisions)) == [True] * 3
+    after = await read(client, name)
+    assert template_revision(after) == ",".join(sorted(revisions))
+    for revision in revisions:
+        await until_progress(client, name, revision, lambda told: told.done)
+        assert await restart(client, stale, revision) is False
+    # A later restart for one of them leaves the others through.
+    await restart(client, await read(client, name), scoped("pg-keys", "2"))
+    assert not (await progress(client, name, revisions[0])).reverted
+    for revision in (revisions[0], revisions[2], scoped("pg-keys", "2")):
+        await until_progress(client, name, revision, lambda told: told.done)
+    assert (await progress(client, name, revisions[1])).reverted
 
 
 async def test_a_deleted_workload_is_done_when_its_pods_are_gone_or_it_is(

@@ -114,9 +114,11 @@ async def test_the_same_revision_sends_nothing(connection: KubeConnection, names
     async with KubeClient(connection, guard=note) as client:
         name = await create(client, namespace, manifest(kind, "search"))
         assert await restart(client, await read(client, name), "1") is True
-        there = await read(client, name)
-        assert await restart(client, there, "1") is False
-    assert [call.verb for call in sent] == ["create", "patch"]
+        # More than one, where the controller wrote between the read and the patch.
+        assert {call.verb for call in sent} == {"create", "patch"}
+        sent.clear()
+        assert await restart(client, await read(client, name), "1") is False
+    assert sent == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -26,6 +26,8 @@ from vectorwright.kube.workloads import (
     label_selector,
     refusal,
     restart,
+    scoped,
+    template_revision,
 )
 
 Body = dict[str, Any]
@@ -48,7 +50,8 @@ def workload(kind: WorkloadKind = "Deployment", *, revision: str | None = "1", p
     return {
         "apiVersion": "apps/v1",
         "kind": kind,
-        "metadata": {"name": "search", "namespace": "team-a", "uid": "u", "generation": 3, **more.get("metadata", {})},
+        "metadata": {"name": "search", "namespace": "team-a", "uid": "u", "generation": 3, "resourceVersion": "9"}
+        | more.get("metadata", {}),
         "spec": spec | more.get("spec", {}),
         "status": {"observedGeneration": 3} | counts | more.get("status", {}),
     }
@@ -130,6 +133,40 @@ async def test_targets_that_overlap_are_one_workload_in_a_stable_order() -> None
             ("Deployment", "b"),
             ("StatefulSet", "a"),
         ]
+
+
+# -- one annotation, several Secrets --
+
+
+async def test_revisions_of_several_secrets_stand_side_by_side() -> None:
+    api = ApiDouble()
+    api.apply(workload(revision=None))
+    for secret, number, expected in (
+        ("search", "7", "search=7"),
+        ("pg", "1-100", "pg=1-100,search=7"),
+        ("search", "8", "pg=1-100,search=8"),
+    ):
+        (found,) = await find_workloads(api.client(), [Target("Deployment", "team-a", name="search")])
+        assert await restart(api.client(), found, scoped(secret, number)) is True
+        made = api.get_now("Deployment", "team-a", "search")
+        assert template_revision(made) == expected
+        assert await restart(api.client(), made, scoped(secret, number)) is False
+    made["status"]["observedGeneration"] = made["metadata"]["generation"]
+    assert judge(made, [pod("a", revision="pg=1-100,search=8")], "pg=1-100").done
+    # Made by the restart for the other Secret, and newer than this one's all the same.
+    assert judge(made, [pod("a", revision="pg=1-100,search=7")], "pg=1-100").done
+    for other in ("search=7", "search=88", "8", "earch=8"):
+        assert judge(made, [], other).reverted
+    assert not judge(made, [ending("a", revision="pg=1-100,search=7")], "search=8").done
+
+
+async def test_a_revision_that_another_wrote_meanwhile_is_not_lost() -> None:
+    api = ApiDouble()
+    stale = api.apply(workload(revision=None))
+    await restart(api.client(), stale, "pg=1")
+    assert await restart(api.client(), stale, "search=7") is True
+    assert template_revision(api.get_now("Deployment", "team-a", "search")) == "pg=1,search=7"
+    assert await restart(api.client(), stale, "search=7") is False
 
 
 # -- what cannot be waited for --

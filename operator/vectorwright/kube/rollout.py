@@ -11,10 +11,12 @@ from vectorwright.errors import NotFound, Terminal
 from .client import KubeClient, Object
 from .resources import PODS
 from .workloads import (
+    FIELD_MANAGER,
     RESTART_ANNOTATION,
     RIGHTS_COMPONENT,
     WORKLOADS,
     WorkloadName,
+    carries,
     explained,
     label_selector,
     name_of,
@@ -75,7 +77,8 @@ async def living_pods(
             label_selector=label_selector(workload["spec"].get("selector")),
             field_selector=LIVING,
             keep=lambda pod: (
-                belongs(pod, workload) and (going or pod_revision(pod, annotation) != revision or not _is_ready(pod))
+                belongs(pod, workload)
+                and (going or not carries(pod_revision(pod, annotation), revision) or not _is_ready(pod))
             ),
         )
     except Terminal as error:
@@ -116,7 +119,7 @@ def controller(pod: Object) -> Object | None:
 
 
 def pod_revision(pod: Object, annotation: str = RESTART_ANNOTATION) -> str | None:
-    """The revision of the template that the pod was made from; None without one."""
+    """The annotation's value on the template that the pod was made from; None without one."""
     revision = (pod["metadata"].get("annotations") or {}).get(annotation)
     return revision if isinstance(revision, str) else None
 
@@ -179,9 +182,10 @@ def judge(
     if workload["metadata"].get("deletionTimestamp"):
         told = _those(living, "still there")
         return RolloutProgress(not living, f"{name} is being deleted" + (f"; {told}" if told else ""))
-    if (found := template_revision(workload, annotation)) != revision:
+    if not carries(found := template_revision(workload, annotation), revision):
         return _reverted(workload, revision, found)
-    old = [pod for pod in living if pod_revision(pod, annotation) != revision]
+    old = [pod for pod in living if not carries(pod_revision(pod, annotation), revision)]
+    new = [pod for pod in living if carries(pod_revision(pod, annotation), revision)]
     counts, seen = _counts(workload), _is_seen(workload)
     if seen and counts.complete and not old:
         return RolloutProgress(True, f"{name}: all {counts.desired} pods are of the new template and available")
@@ -190,7 +194,7 @@ def judge(
         return RolloutProgress(False, obstacle, failed=obstacle)
     if not seen:
         return RolloutProgress(False, f"{name}: its controller has not seen the restart yet")
-    message = f"{name}: {_told(counts, old, [pod for pod in living if pod_revision(pod, annotation) == revision])}"
+    message = f"{name}: {_told(counts, old, new)}"
     return RolloutProgress(False, message, failed=_failure(workload, message))
 
 
@@ -210,11 +214,13 @@ def _reverted(workload: Object, revision: str, found: str | None) -> RolloutProg
 
 
 def _last_writer(workload: Object) -> str | None:
-    """The field manager that wrote the workload last, its status apart; ours is not among those that are asked for."""
+    """The field manager other than ours that wrote the pod template last."""
     entries = [
         entry
         for entry in workload["metadata"].get("managedFields") or ()
-        if not entry.get("subresource") and "f:template" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+        if not entry.get("subresource")
+        and entry.get("manager") != FIELD_MANAGER
+        and "f:template" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
     ]
     latest = max(entries, key=lambda entry: str(entry.get("time") or ""), default=None)
     return None if latest is None else str(latest.get("manager"))[:128]

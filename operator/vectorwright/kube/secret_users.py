@@ -16,6 +16,7 @@ from vectorwright.errors import Terminal
 from .client import KubeClient, Object
 from .resources import PODS
 from .rollout import LIVING, controller, has_ended, pod_revision, pods_forbidden
+from .workloads import carries
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def is_older(pod: Object, published_at: datetime, revision: str) -> bool:
     if has_ended(pod):
         return False
     created, published = _created(pod), published_at.astimezone(UTC).replace(microsecond=0)
-    return created < published or (created == published and pod_revision(pod) != revision)
+    return created < published or (created == published and not carries(pod_revision(pod), revision))
 
 
 def refers_to(pod: Object, secret_name: str) -> bool:

@@ -30,6 +30,9 @@ WORKLOADS: Mapping[WorkloadKind, ResourceType] = {
     "DaemonSet": DAEMON_SETS,
 }
 
+_ATTEMPTS = 5
+"""Tries of a restart while the workload's version moves on: its status changes often while it rolls."""
+
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?", re.ASCII)
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?", re.ASCII)
 
@@ -169,10 +172,34 @@ def refusal(workload: Object) -> str | None:
 
 
 def template_revision(workload: Object, annotation: str = RESTART_ANNOTATION) -> str | None:
-    """The revision that the pod template carries; None without one."""
+    """The value of the annotation on the pod template, of one or more revisions; None without one."""
     metadata = (workload["spec"].get("template") or {}).get("metadata") or {}
     revision = (metadata.get("annotations") or {}).get(annotation)
     return revision if isinstance(revision, str) else None
+
+
+def scoped(scope: str, revision: str) -> str:
+    """A revision that shares the annotation with those of other scopes: "search-keys=7".
+
+    A workload may use several Secrets, each of which changes in its own time: the name of the Secret is the scope, so
+    that a restart for one neither undoes nor repeats that for another. Neither part may hold a comma or ``=``.
+    """
+    return f"{scope}={revision}"
+
+
+def carries(value: str | None, revision: str) -> bool:
+    """Whether an annotation of this value holds the revision, which may be a scoped one."""
+    return value is not None and revision in value.split(",")
+
+
+def _with(value: str | None, revision: str) -> str:
+    """The value with this revision in place of the one of its scope; those of other scopes stay."""
+    others = [entry for entry in (value or "").split(",") if entry and _scope(entry) != _scope(revision)]
+    return ",".join(sorted([*others, revision]))
+
+
+def _scope(entry: str) -> str:
+    return entry.rpartition("=")[0]
 
 
 async def restart(
@@ -186,8 +213,9 @@ async def restart(
     """Set the revision on the workload's pod template, which makes its controller replace the pods.
 
     Returns False, and sends nothing, when the template carries that revision already or the workload is being deleted;
-    False as well when it is gone. Whoever calls it again for a workload whose progress says ``reverted`` and gets True
-    again is in a fight with another writer of the template, and should count such calls.
+    False as well when it is gone. Revisions of other scopes (see :func:`scoped`) stay. Whoever calls it again for a
+    workload whose progress says ``reverted`` and gets True again is in a fight with another writer of the template, and
+    should count such calls.
 
     Whoever restarts for another reason uses an ``annotation`` and a ``field_manager`` of its own: an apply takes away
     what the same manager had set and does not set again.
@@ -195,52 +223,64 @@ async def restart(
     Raises Terminal (``RestartTargetForbidden``; ``RestartRefused`` with the API server's words, when admission or
     validation refuses the change) and Retryable (``RestartTargetReplaced``: another one has its name now; find again).
     """
-    name, metadata = name_of(workload), workload["metadata"]
-    if template_revision(workload, annotation) == revision or metadata.get("deletionTimestamp"):
-        return False
+    name, uid = name_of(workload), workload["metadata"]["uid"]
+    found: Object | None = workload
+    for _ in range(_ATTEMPTS):
+        if found is None or found["metadata"].get("deletionTimestamp"):
+            return False
+        if carries(value := template_revision(found, annotation), revision):
+            return False
+        try:
+            await _apply(client, name, found["metadata"], {annotation: _with(value, revision)}, field_manager)
+        except NotFound:
+            return False
+        except (Conflict, Terminal) as error:
+            told = explained(error, name.namespace)
+            if told is not error:
+                raise told from None
+            # A UID that is not the stored one is a conflict when there is none, and a validation error when there is.
+            found = await _read_again(client, name, uid)
+            if found is None or isinstance(error, Conflict):
+                continue
+            if error.reason in {"Forbidden", "Invalid", "BadRequest"}:
+                raise Terminal(f"{name} cannot be restarted: {error.message}", reason="RestartRefused") from None
+            raise
+        return True
+    raise Retryable(f"{name} changes all the time, and could not be restarted yet", reason="Conflict", after=1)
+
+
+async def _apply(
+    client: KubeClient, name: WorkloadName, based_on: Object, annotations: Mapping[str, str], field_manager: str
+) -> None:
+    # The UID: one that is gone must not be made anew from a single annotation. The version: another's revision that was
+    # written to the same annotation meanwhile must not be lost.
+    metadata = {"name": name.name, "namespace": name.namespace, "uid": based_on["uid"]}
     body: Object = {
         "apiVersion": WORKLOADS[name.kind].api_version,
         "kind": name.kind,
-        # The UID: one that is gone must not be made anew from a single annotation.
-        "metadata": {"name": name.name, "namespace": name.namespace, "uid": metadata["uid"]},
-        "spec": {"template": {"metadata": {"annotations": {annotation: revision}}}},
+        "metadata": {**metadata, "resourceVersion": based_on["resourceVersion"]},
+        "spec": {"template": {"metadata": {"annotations": dict(annotations)}}},
     }
-    try:
-        await client.patch(
-            WORKLOADS[name.kind],
-            name.name,
-            name.namespace,
-            body,
-            content_type="apply",
-            field_manager=field_manager,
-            # A manifest that was exported from the cluster may hold the annotation: it is ours all the same.
-            force=True,
-        )
-    except NotFound:
-        return False
-    except (Conflict, Terminal) as error:
-        told = explained(error, name.namespace)
-        if told is not error:
-            raise told from None
-        # A UID that is not the stored one is a conflict when there is none, and a validation error when there is.
-        if not await _is_still_there(client, name, metadata["uid"]):
-            return False
-        if isinstance(error, Conflict):
-            raise Retryable(error.message, after=1) from None
-        if error.reason in {"Forbidden", "Invalid", "BadRequest"}:
-            raise Terminal(f"{name} cannot be restarted: {error.message}", reason="RestartRefused") from None
-        raise
-    return True
+    await client.patch(
+        WORKLOADS[name.kind],
+        name.name,
+        name.namespace,
+        body,
+        content_type="apply",
+        field_manager=field_manager,
+        # A manifest that was exported from the cluster may hold the annotation: it is ours all the same.
+        force=True,
+    )
 
 
-async def _is_still_there(client: KubeClient, name: WorkloadName, uid: str) -> bool:
-    """Whether the workload exists. Raises Retryable when there is another one of its name."""
+async def _read_again(client: KubeClient, name: WorkloadName, uid: str) -> Object | None:
+    """The workload as it is now, None when it is gone. Raises Retryable when there is another one of its name."""
     try:
         found = await client.get(WORKLOADS[name.kind], name.name, name.namespace)
     except NotFound:
-        return False
+        return None
     except Terminal as error:
         raise explained(error, name.namespace) from None
     if found["metadata"]["uid"] != uid:
         raise Retryable(f"{name} was replaced by another one of its name", reason="RestartTargetReplaced", after=1)
-    return True
+    return found
