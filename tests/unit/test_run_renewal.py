@@ -1,8 +1,8 @@
 """Secrets that change while a run goes on, through the real control loop.
 
 What is checked: a worker is handed what changed, at once, whether or not anything is ready meanwhile; its run is
-neither stopped nor started again; a run that fails with the credentials that it took up is not repeated because of them, one
-that may not have had them is; a Secret that is gone for a while changes nothing.
+neither stopped nor started again; a run that fails with the credentials that it took up is not repeated because of
+them, one that may not have had them is; a Secret that is gone for a while changes nothing.
 """
 
 from __future__ import annotations

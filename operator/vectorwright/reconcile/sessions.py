@@ -1,4 +1,8 @@
-"""Open stores: one session a VectorStore, with one shared listing of what the store holds."""
+"""Open stores: one session a VectorStore, with one shared listing of what the store holds.
+
+A session whose credentials changed is followed by another one. What still uses the old one goes on: calls in flight end
+on it, and its later calls go to the new one, as do those that are refused because the old key died.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,15 @@ from vectorwright.errors import NotFound
 from vectorwright.stores.base import IndexDescription, Store, StoreInfo
 from vectorwright.stores.metered import MeteredStore
 from vectorwright.stores.registry import Connection, open_store
+from vectorwright.stores.renewal import Handle
+from vectorwright.stores.renewing import RenewingStore
 
 from .cache import Key
+from .succession import ConnectAnew, Succession
 
 RETIRED_FOR = 60.0
-"""Seconds for which a store that was replaced stays open: whoever was in the middle of a call on it finishes that."""
+"""Seconds for which a store that nothing of the same backend follows stays open: whoever is in the middle of a pass
+over one of its indexes finishes that."""
 
 
 @dataclass(slots=True)
@@ -33,13 +41,30 @@ class StoreSession:
     """``time.monotonic()`` of the start of the last listing."""
     healthy: bool = True
     """Whether the last call of the store's timer was answered."""
+    handle: Handle[Store] | None = field(default=None, repr=False)
+    """The client that ``store`` calls as long as there is no successor."""
+    successor: StoreSession | None = field(default=None, repr=False)
+    """The session that took over, where it is of the same backend."""
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _written: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def newest(self) -> StoreSession:
+        """This session, or the one that has taken over from it by now."""
+        found = self
+        while found.successor is not None:
+            found = found.successor
+        return found
 
     @property
     def age(self) -> float:
         """Seconds since the listing was begun."""
         return time.monotonic() - self.listed_at
+
+    @property
+    def never_listed(self) -> bool:
+        """Whether there is no listing yet."""
+        return self.listed_at == float("-inf")
 
     async def refresh(self, max_age: float = 0.0) -> Mapping[str, IndexDescription]:
         """The listing, made again when it is older than ``max_age`` seconds. Callers that come together share one."""
@@ -75,18 +100,23 @@ class StoreSession:
         """Take what was just learnt or written into the listing."""
         self.listing[description.name] = description
         self._written[description.name] = time.monotonic()
+        if self.successor is not None:
+            self.successor.note(description)
 
     def forget(self, name: str) -> None:
         """Take an index out of the listing."""
         self.listing.pop(name, None)
         self._written[name] = time.monotonic()
+        if self.successor is not None:
+            self.successor.forget(name)
 
 
-async def _close_later(store: Store) -> None:
+async def _close_later(handle: Handle[Store], delay: float) -> None:
     try:
-        await asyncio.sleep(RETIRED_FOR)
+        await asyncio.sleep(delay)
+        await handle.idle()
     finally:
-        await store.close()
+        await handle.client.close()
 
 
 class StoreSessions:
@@ -94,39 +124,66 @@ class StoreSessions:
 
     def __init__(self) -> None:
         self._sessions: dict[Key, StoreSession] = {}
+        self._locks: dict[Key, asyncio.Lock] = {}
+        """Held while a session is opened: of two that come together, the second finds what the first one opened."""
         self._retired: set[asyncio.Task[None]] = set()
 
     def get(self, key: Key) -> StoreSession | None:
         """The session of a VectorStore, when it was ever reached."""
         return self._sessions.get(key)
 
-    async def open(self, key: Key, digest: str, connection: Connection) -> StoreSession:
+    async def open(
+        self, key: Key, digest: str, connection: Connection, anew: ConnectAnew | None = None
+    ) -> StoreSession:
         """The session for a connection: the one there is, or a new one after a probe. Raises what the probe raises.
 
         The old session is given up only when the new one answered, so that a wrong Secret leaves finalizers a way.
+        ``anew`` tells how the store is reached at a later moment: it is asked when the session's key is refused.
         """
-        current = self._sessions.get(key)
-        if current is not None and current.digest == digest and current.healthy:
-            return current
-        if current is not None and current.digest == digest:
-            current.info = await current.store.probe()
-            current.healthy = True
-            return current
-        store = MeteredStore(open_store(connection), connection.provider)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            current = self._sessions.get(key)
+            if current is not None and current.digest == digest and current.handle is not None:
+                if not current.healthy:
+                    # Asked of the client itself: what is refused here is told, and waits for no other session.
+                    current.info = await current.handle.client.probe()
+                    current.healthy = True
+                return current
+            session = self._sessions[key] = await self._begin(key, digest, connection, anew)
+            if current is not None:
+                if current.info.backend_id == session.info.backend_id:
+                    current.successor = session
+                self._retire(current)
+            return session
+
+    async def _begin(self, key: Key, digest: str, connection: Connection, anew: ConnectAnew | None) -> StoreSession:
+        client = MeteredStore(open_store(connection), connection.provider)
         try:
-            info = await store.probe()
+            info = await client.probe()
         except BaseException:
-            await store.close()
+            await client.close()
             raise
-        session = self._sessions[key] = StoreSession(key, digest, store, info)
-        if current is not None:
-            self._retire(current.store)
+        handle: Handle[Store] = Handle(client)
+
+        def newest() -> Handle[Store]:
+            return session.newest.handle or handle
+
+        async def renew() -> None:
+            last = session.newest
+            if anew is None or self._sessions.get(key) is not last:
+                return
+            now_digest, now = await anew()
+            if now_digest != last.digest and connection.same_place(now):
+                await self.open(key, now_digest, now, anew)
+
+        store = RenewingStore(Succession(newest, renew), info.capabilities)
+        session = StoreSession(key, digest, store, info, handle=handle)
         return session
 
     async def close(self, key: Key) -> None:
         """Give up the session of a VectorStore that is gone."""
+        self._locks.pop(key, None)
         if (session := self._sessions.pop(key, None)) is not None:
-            self._retire(session.store)
+            self._retire(session)
 
     async def close_all(self) -> None:
         """Close every session now, those that were given up included."""
@@ -137,8 +194,12 @@ class StoreSessions:
             task.cancel()
         await asyncio.gather(*self._retired, return_exceptions=True)
 
-    def _retire(self, store: Store) -> None:
-        task = asyncio.create_task(_close_later(store), name="retired store")
+    def _retire(self, session: StoreSession) -> None:
+        if session.handle is None:
+            return
+        # Stores that rotate their keys often would else collect connections.
+        delay = RETIRED_FOR if session.successor is None else 0.0
+        task = asyncio.create_task(_close_later(session.handle, delay), name="retired store")
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
 

@@ -16,10 +16,11 @@ from vectorwright.api.v1alpha1.common import (
 )
 from vectorwright.api.v1alpha1.vectorindex import DeletionPolicy, VectorIndex
 from vectorwright.api.v1alpha1.vectorstore import StoreCapabilities, VectorStore
-from vectorwright.errors import Retryable, Terminal, VectorwrightError
+from vectorwright.errors import NotFound, Retryable, Terminal, VectorwrightError
 from vectorwright.kube.status import ConditionState, condition
 from vectorwright.observability import metrics
 from vectorwright.stores.base import Capabilities, IndexDescription
+from vectorwright.stores.registry import Connection
 
 from .cache import Key
 from .connections import Reference, connection_digest, provider_of, remember_uses, store_connection
@@ -92,7 +93,8 @@ async def reconcile(context: Context, store: VectorStore) -> Outcome:
         status["provider"] = provider_of(store.spec)
         connection = await store_connection(context, key, store.spec, references)
         before = context.sessions.get(key)
-        session = await context.sessions.open(key, connection_digest(connection), connection)
+        session = await _open(context, key, connection)
+        fresh = session is not before or session.never_listed
         listing = await session.refresh()
         _check_backend(context, key, store, session, listing)
     except VectorwrightError as error:
@@ -114,7 +116,7 @@ async def reconcile(context: Context, store: VectorStore) -> Outcome:
     metrics.STORE_PROBES.labels(connection.provider, "success").inc()
     metrics.STORE_UP.set(*store.key, 1)
     metrics.STORE_INDEXES.set(*store.key, len(listing))
-    changed = before is not session or not was_ready
+    changed = fresh or not was_ready
     everything = changed or _counting_is_due(context, key, store, session)
     differing = _differing(context, key, session, listing, everything=everything)
     info = session.info
@@ -135,6 +137,19 @@ async def reconcile(context: Context, store: VectorStore) -> Outcome:
         requeue_after=interval,
         once_written=functools.partial(_wake, context, differing),
     )
+
+
+async def _open(context: Context, key: Key, connection: Connection) -> StoreSession:
+    """The session of a store. A key that dies between two passes is replaced by that of the Secret as it is then."""
+
+    async def anew() -> tuple[str, Connection]:
+        body = context.cache.get(*key)
+        if body is None:
+            raise NotFound(f"VectorStore {key.name} is gone")
+        found = await store_connection(context, key, VectorStore.model_validate(body).spec, [])
+        return connection_digest(found), found
+
+    return await context.sessions.open(key, connection_digest(connection), connection, anew)
 
 
 def _counting_is_due(context: Context, key: Key, store: VectorStore, session: StoreSession) -> bool:
@@ -263,8 +278,8 @@ async def _kept_for(context: Context, key: Key, store: VectorStore, needing: lis
     try:
         before = context.sessions.get(key)
         connection = await store_connection(context, key, store.spec, references)
-        session = await context.sessions.open(key, connection_digest(connection), connection)
-        if session is not before:
+        session = await _open(context, key, connection)
+        if session is not before or session.never_listed:
             await session.refresh()
             woken = needing
     except VectorwrightError as error:

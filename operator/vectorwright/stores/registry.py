@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from vectorwright.errors import Terminal
@@ -65,6 +65,10 @@ class Connection:
     """Requests in flight."""
     namespace: str = ""
     """Namespace that records are read and written in; "" is the default one of an index."""
+
+    def same_place(self, other: Connection) -> bool:
+        """Whether the other one differs by nothing but credentials and certificates."""
+        return replace(other, credentials=self.credentials, tls=self.tls) == self
 
 
 def open_store(connection: Connection) -> Store:
