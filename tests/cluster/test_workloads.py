@@ -3,7 +3,7 @@
 What is checked: a restart changes one annotation and nothing else, and owns nothing else; the same revision is not sent
 again; manifests that are applied client-side, or server-side by another manager, leave it alone; a workload that is
 gone is not made anew; targets are found by name and labels; what cannot be waited for is refused; the rights of the
-component are enough, and what is said without them.
+component are enough, whose they are, and what is said without them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from deploy.devcluster import Cluster
+from tests.support.rbac import SERVICE_ACCOUNT, SYSTEM_NAMESPACE
 from tests.support.workloads import Manifest, changed, create, kubectl_apply, manifest, read, until
 
 from vectorwright.errors import NotFound, Retryable, Terminal
@@ -298,6 +299,18 @@ def component(cluster: Cluster, namespace: str, *, without: str = "") -> Manifes
             item["rules"] = [rule for rule in item["rules"] if without not in rule["resources"]]
     assert sorted(item["kind"] for item in items) == ["Role", "RoleBinding"]
     return {"apiVersion": "v1", "kind": "List", "items": items}
+
+
+def test_the_component_is_for_the_operator_in_the_namespace_that_it_is_applied_to(
+    devcluster: Cluster, namespace: str
+) -> None:
+    devcluster.kubectl_run("apply", "-n", namespace, "--validate=strict", "-k", str(COMPONENT))
+    bound = json.loads(devcluster.kubectl_run("get", "rolebinding", "-n", namespace, "-o", "json"))["items"]
+    operator = {"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": SYSTEM_NAMESPACE}
+    assert [item["subjects"] for item in bound] == [[operator]]
+    user = f"--as=system:serviceaccount:{SYSTEM_NAMESPACE}:{SERVICE_ACCOUNT}"
+    for right in (["patch", "deployments.apps"], ["create", "secrets"], ["list", "pods"]):
+        assert devcluster.kubectl_run("auth", "can-i", *right, user, "-n", namespace).strip() == "yes"
 
 
 async def test_the_rights_of_the_component_are_enough(
