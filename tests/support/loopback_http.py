@@ -14,11 +14,13 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Request:
+    """Its representation shows neither headers nor body: they hold credentials."""
+
     method: str
     path: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     """Names in lower case."""
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ It runs in this process, on loopback, and is driven by the official SDK. It enfo
 error codes, readiness some time after creation, reads that lag behind writes; and it fails when it is told to.
 """
 
+from .admin import CLIENT_ID, CLIENT_SECRET
 from .double import PineconeDouble
 from .knobs import Knobs
 
-__all__ = ["Knobs", "PineconeDouble"]
+__all__ = ["CLIENT_ID", "CLIENT_SECRET", "Knobs", "PineconeDouble"]

@@ -12,6 +12,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.support.loopback_http import LoopbackHttp, Request, Response
+from tests.support.operations import Operations
 
 from .admin import AdminPlane, ApiKey
 from .control import ControlPlane
@@ -32,6 +33,9 @@ class PineconeDouble:
 
     The service gives every index a host of its own; here an index has a path below the one address. A control plane
     asked under ``/at/<host:port>`` tells that address for its indexes, as a gateway before it would.
+
+    Operations are ``oauth.token``, ``projects.list``, ``projects.get``, ``keys.list``, ``keys.create``, ``keys.get``,
+    ``keys.update`` and ``keys.delete`` of the admin plane, ``control`` and ``data`` of the other two.
     """
 
     def __init__(self, keys: Mapping[str, str]) -> None:
@@ -41,13 +45,24 @@ class PineconeDouble:
         self._projects = {project: ControlPlane(project, self.knobs) for project in keys.values()}
         self._faults: deque[tuple[Callable[[Request], bool], Response]] = deque()
         self._guard = threading.Lock()
-        self._server = LoopbackHttp(self._answer)
-        self.host, self.port, self.url = self._server.host, self._server.port, self._server.origin
+        self.operations = Operations()
+        self.requests: list[Request] = []
+        """What the control and the data plane were asked so far, in order: what the admin plane is asked is secret."""
+        self._server: LoopbackHttp | None = None
+        self.port = 0
+        self.start()
 
-    @property
-    def requests(self) -> list[Request]:
-        """What was asked so far, in order."""
-        return self._server.requests
+    def start(self) -> None:
+        """Start serving (again) on the same port, with all that was there. Nothing happens when it serves."""
+        if self._server is None:
+            self._server = LoopbackHttp(self._answer, self.port, keep_requests=False)
+            self.host, self.port, self.url = self._server.host, self._server.port, self._server.origin
+
+    def stop(self) -> None:
+        """Stop serving; ``start()`` brings it back."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
 
     def project(self, name: str) -> ControlPlane:
         """The project, to look behind the API."""
@@ -61,7 +76,7 @@ class PineconeDouble:
     def issue(self, key: str, project: str, *roles: str) -> None:
         """One more key of a project, which may do everything where no roles are named."""
         with self._guard:
-            self.admin.keys[key] = ApiKey(project, key, roles=roles or ("ProjectEditor",))
+            self.admin.issue(ApiKey(project, key, roles=roles or ("ProjectEditor",)))
             self._projects.setdefault(project, ControlPlane(project, self.knobs))
 
     def fail(self, response: Response, when: Callable[[Request], bool] = lambda _: True) -> None:
@@ -76,8 +91,20 @@ class PineconeDouble:
             self.fail(Response(json.dumps(body).encode(), 429, {"Retry-After": str(seconds)}))
 
     def _answer(self, request: Request) -> Response:
-        if self.knobs.latency:
-            time.sleep(self.knobs.latency)
+        operation = _operation(request)
+        if operation in {"control", "data"}:
+            self.requests.append(request)
+        fault = self.operations.met(operation)
+        time.sleep(self.knobs.latency + (fault.delay if fault else 0.0))
+        if fault is None or fault.status is None:
+            return self._honest(request)
+        if fault.done:
+            self._honest(request)
+        waits = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+        refusal = Refusal(fault.status, "failed on purpose")
+        return _response(fault.status, refusal.of_control_plane(), waits)
+
+    def _honest(self, request: Request) -> Response:
         with self._guard:
             for fault in self._faults:
                 if fault[0](request):
@@ -94,19 +121,28 @@ class PineconeDouble:
                 body, headers = self._data(plane, data, request, parse_qs(parts.query, keep_blank_values=True))
                 return _response(200, body, headers)
             if parts.path == "/oauth/token":
-                return _response(200, self.admin.token(_json(request)))
+                return _response(200, self.admin.token(_credentials(request)))
             if parts.path.startswith("/admin/"):
-                authorization = request.headers.get("authorization", "")
-                return _response(*self.admin.answer(request.method, unquote(parts.path), _json(request), authorization))
+                return _response(*self._administered(request))
             gateway = _GATEWAY.fullmatch(parts.path)
             at, path = (gateway["at"], gateway["path"]) if gateway else (f"{self.host}:{self.port}", parts.path)
             plane = self._authenticated(request, "control")
             return _response(*plane.answer(request.method, unquote(path), _json(request), at))
         except Refusal as refusal:
+            if parts.path == "/oauth/token":
+                return _response(refusal.status, refusal.of_token_endpoint())
             if refusal.status == 401:
                 return Response(b"Unauthorized", 401, {"Content-Type": "text/plain"})
             told = refusal.of_data_plane() if data else refusal.of_control_plane()
             return _response(refusal.status, told, refusal.headers)
+
+    def _administered(self, request: Request) -> tuple[int, Any]:
+        if "x-pinecone-api-version" not in request.headers:
+            raise Refusal(400, "the header X-Pinecone-Api-Version is required")
+        parts = urlsplit(request.path)
+        page = parse_qs(parts.query).get("paginationToken", [""])[0]
+        authorization = request.headers.get("authorization", "")
+        return self.admin.answer(request.method, unquote(parts.path), _json(request), authorization, page)
 
     def _authenticated(self, request: Request, plane: str) -> ControlPlane:
         key = self.admin.key(request.headers.get("api-key", ""))
@@ -130,7 +166,7 @@ class PineconeDouble:
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.close()
+        self.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -139,8 +175,36 @@ class PineconeDouble:
         self.close()
 
 
+_ADMIN_OPERATIONS = (
+    ("oauth.token", "POST", r"/oauth/token"),
+    ("projects.list", "GET", r"/admin/projects"),
+    ("projects.get", "GET", r"/admin/projects/[^/]+"),
+    ("keys.list", "GET", r"/admin/projects/[^/]+/api-keys"),
+    ("keys.create", "POST", r"/admin/projects/[^/]+/api-keys"),
+    ("keys.get", "GET", r"/admin/api-keys/[^/]+"),
+    ("keys.update", "PATCH", r"/admin/api-keys/[^/]+"),
+    ("keys.delete", "DELETE", r"/admin/api-keys/[^/]+"),
+)
+
+
+def _operation(request: Request) -> str:
+    path = urlsplit(request.path).path
+    for name, method, pattern in _ADMIN_OPERATIONS:
+        if request.method == method and re.fullmatch(pattern, path):
+            return name
+    if path.startswith("/admin/"):
+        return "admin"
+    return "data" if _DATA_PATH.fullmatch(path) else "control"
+
+
 def _response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Response:
     return Response(json.dumps(body).encode(), status, {"Content-Type": "application/json", **(headers or {})})
+
+
+def _credentials(request: Request) -> dict[str, Any]:
+    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        return {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
+    return _json(request)
 
 
 def _json(request: Request) -> dict[str, Any]:

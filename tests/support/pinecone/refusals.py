@@ -35,3 +35,8 @@ class Refusal(Exception):  # noqa: N818 - it is an answer
     def of_data_plane(self) -> dict[str, Any]:
         """The body of the data plane."""
         return {"code": _DATA.get(self.status, 2), "message": self.message, "details": []}
+
+    def of_token_endpoint(self) -> dict[str, Any]:
+        """The body of the endpoint that gives out tokens."""
+        error = {400: "invalid_request", 401: "access_denied", 403: "access_denied"}.get(self.status, "server_error")
+        return {"error": error, "error_description": self.message}
