@@ -48,7 +48,7 @@ Manifest = dict[str, Any]
 Right = tuple[str, str]
 """Verb, and ``group/resource``, ``group/resource/subresource`` or ``group/resource:name``."""
 
-OURS = ("vectorstores", "embeddingmodels", "vectorindexes", "ingestionjobs")
+OURS = ("vectorstores", "embeddingmodels", "vectorindexes", "ingestionjobs", "apikeyrotations")
 
 EVERYWHERE: tuple[Right, ...] = (
     *((verb, f"vectorwright.dev/{kind}") for kind in OURS for verb in ("get", "list", "watch")),

@@ -169,7 +169,7 @@ class World:
         return () if self._runners is None else (ingestionjob.CONTROLLER,)
 
     def _watched(self, kind: str, event: str | None, body: Body) -> None:
-        if kind in ("VectorStore", "EmbeddingModel", "VectorIndex", "IngestionJob"):
+        if kind in ("VectorStore", "EmbeddingModel", "VectorIndex", "IngestionJob", "APIKeyRotation"):
             self.driver.on_event(kind, event, body)
 
     def open_store(self, connection: Connection) -> Store:

@@ -19,6 +19,7 @@ PLURALS = {
     "EmbeddingModel": "embeddingmodels",
     "VectorIndex": "vectorindexes",
     "IngestionJob": "ingestionjobs",
+    "APIKeyRotation": "apikeyrotations",
 }
 Body = dict[str, Any]
 

@@ -26,7 +26,13 @@ KEY_ROTATION = ROOT / "deploy" / "kustomize" / "components" / "key-rotation"
 Right = tuple[str, str, str]
 """Group, resource (with its subresource), verb."""
 
-OURS = (resources.VECTOR_STORES, resources.EMBEDDING_MODELS, resources.VECTOR_INDEXES, resources.INGESTION_JOBS)
+OURS = (
+    resources.VECTOR_STORES,
+    resources.EMBEDDING_MODELS,
+    resources.VECTOR_INDEXES,
+    resources.INGESTION_JOBS,
+    resources.API_KEY_ROTATIONS,
+)
 VERBS = {
     "get": ("get",),
     "list": ("list",),

@@ -28,11 +28,12 @@ from vectorwright.observability.memory import limit_heaps, trim_heaps
 from vectorwright.reconcile.cache import Key, ObjectCache
 from vectorwright.reconcile.context import Context
 from vectorwright.reconcile.job_manifest import RUN_LABEL, ingestion_job_of
+from vectorwright.reconcile.rotation_pass import close_issuer
 from vectorwright.reconcile.runners import Runners
 from vectorwright.reconcile.sessions import StoreSessions
 from vectorwright.settings import Settings
 
-from . import embeddingmodel, ingestionjob, vectorindex, vectorstore
+from . import apikeyrotation, embeddingmodel, ingestionjob, vectorindex, vectorstore
 from .driver import Driver
 from .slim_kopf import kopf
 
@@ -46,6 +47,7 @@ CONTROLLERS = (
     embeddingmodel.CONTROLLER,
     vectorindex.CONTROLLER,
     ingestionjob.CONTROLLER,
+    apikeyrotation.CONTROLLER,
 )
 HEARTBEAT_INTERVAL = 1.0
 """Seconds between two signs of life of the event loop."""
@@ -123,6 +125,8 @@ async def _serve(
         await context.secrets.close()
         await context.config_maps.close()
         await context.sessions.close_all()
+        for key in list(context.issuers):
+            await close_issuer(context, key)
         if context.local_stores is not None:
             await context.local_stores.stop()
         await context.events.close()

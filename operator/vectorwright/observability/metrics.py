@@ -17,6 +17,7 @@ REGISTRY = CollectorRegistry(auto_describe=True)
 ProcessCollector(registry=REGISTRY)
 
 _INDEX, _STORE, _JOB = "VectorIndex", "VectorStore", "IngestionJob"
+_ROTATION = "APIKeyRotation"
 
 # -- the control loop --
 RECONCILE_TOTAL = Counter(
@@ -88,7 +89,27 @@ JOB_LAST_SUCCESS = ObjectGauge(
     "vectorwright_ingest_job_last_success_timestamp_seconds", "When the last run succeeded.", _JOB
 )
 
+# -- rotation of keys --
+KEY_EXPIRATION = ObjectGauge(
+    "vectorwright_key_expiration_timestamp_seconds", "When the published key expires, where it does.", _ROTATION
+)
+KEY_RENEWAL = ObjectGauge(
+    "vectorwright_key_renewal_timestamp_seconds", "When the published key is to be replaced.", _ROTATION
+)
+KEY_BLOCKED = ObjectGauge(
+    "vectorwright_key_rotation_blocked", "1 while the rotation waits for somebody or something.", _ROTATION
+)
+KEY_ROTATIONS = ObjectCounter(
+    "vectorwright_key_rotations", "Rotations that were begun, by how it went.", _ROTATION, ("result",)
+)
+"""``result``: success when the key before is proved dead (or there was none), failure for each attempt at a step that
+failed."""
+
 _OBJECT_METRICS = (
+    KEY_EXPIRATION,
+    KEY_RENEWAL,
+    KEY_BLOCKED,
+    KEY_ROTATIONS,
     STORE_UP,
     STORE_INDEXES,
     INDEX_READY,

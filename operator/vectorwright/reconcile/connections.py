@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -189,6 +189,20 @@ def provider_of(spec: VectorStoreSpec) -> str:
         raise Terminal(str(error), reason="InvalidSpec") from None
 
 
+async def store_address(context: Credentialed, key: Key, spec: VectorStoreSpec, used: list[Reference]) -> Connection:
+    """How a store is reached, without credentials. Raises Terminal when the provider or a certificate is wrong."""
+    provider = provider_of(spec)
+    tls = await read_tls(context, key.namespace, spec.tls, used)
+    limits = spec.limits
+    return Connection(
+        provider=provider,
+        settings=await _provider_settings(context, spec),
+        tls=tls,
+        timeout=seconds(limits.timeout) if limits and limits.timeout else DEFAULT_TIMEOUT,
+        max_concurrency=(limits.max_concurrency if limits else None) or DEFAULT_CONCURRENCY,
+    )
+
+
 async def store_connection(
     context: Credentialed, key: Key, spec: VectorStoreSpec, used: list[Reference], *, data: bool = False
 ) -> Connection:
@@ -196,19 +210,10 @@ async def store_connection(
 
     Raises Terminal when the provider, a Secret or a certificate is wrong.
     """
-    provider = provider_of(spec)
+    provider_of(spec)
     chosen = (spec.data_credentials or spec.control_credentials) if data else spec.control_credentials
     credentials = await read_credentials(context, key.namespace, chosen, used)
-    tls = await read_tls(context, key.namespace, spec.tls, used)
-    limits = spec.limits
-    return Connection(
-        provider=provider,
-        settings=await _provider_settings(context, spec),
-        credentials=credentials,
-        tls=tls,
-        timeout=seconds(limits.timeout) if limits and limits.timeout else DEFAULT_TIMEOUT,
-        max_concurrency=(limits.max_concurrency if limits else None) or DEFAULT_CONCURRENCY,
-    )
+    return replace(await store_address(context, key, spec, used), credentials=credentials)
 
 
 def connection_digest(connection: Connection) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from vectorwright.ingest.embedders.registry import EmbedderInfo
@@ -11,6 +12,7 @@ from vectorwright.ingest.runspec import RunSpec
 from vectorwright.kube.client import KubeClient
 from vectorwright.kube.events import EventRecorder
 from vectorwright.kube.watched import WatchedObjects
+from vectorwright.rotation.base import KeyIssuer
 from vectorwright.settings import Settings
 from vectorwright.stores.base import IndexDescription
 
@@ -53,5 +55,9 @@ class Context:
     """``time.monotonic()`` of the last write of an IngestionJob's progress."""
     counted_at: dict[Key, float] = field(default_factory=dict)
     """``time.monotonic()`` of the last counting of a VectorStore's indexes, where it asks for that."""
+    issuers: dict[Key, tuple[str, KeyIssuer]] = field(default_factory=dict)
+    """The open issuer of each APIKeyRotation, under the digest of what it was opened with."""
+    keys_seen: dict[Key, tuple[str, datetime]] = field(default_factory=dict)
+    """The label of the key that each APIKeyRotation's store was last seen to accept, and when."""
     handed: dict[Key, str] = field(default_factory=dict)
     """Digest of what an IngestionJob's last worker was handed: where that failed, another one is worth another run."""

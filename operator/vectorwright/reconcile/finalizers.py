@@ -17,6 +17,7 @@ RESOURCES: dict[str, ResourceType] = {
         resources.EMBEDDING_MODELS,
         resources.VECTOR_INDEXES,
         resources.INGESTION_JOBS,
+        resources.API_KEY_ROTATIONS,
     )
 }
 

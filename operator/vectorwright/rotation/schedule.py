@@ -19,6 +19,8 @@ DEFAULT_LIFETIME = timedelta(days=30)
 """Life of a key that expires, where neither the spec nor an interval says how long."""
 RENEW_FRACTION = 1 / 3
 """A key that expires is replaced when a third of its life is left, as cert-manager does."""
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""A key that was issued further in the future than this tells of a clock that went back."""
 LEAST_INTERVAL = timedelta(seconds=1)
 """A key that was replaced earlier would be replaced without end."""
 

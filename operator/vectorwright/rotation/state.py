@@ -100,6 +100,8 @@ class RotationState:
     """The key before it, until its end is proved."""
     identity: str = ""
     """Digest of the identity that the current key was made for."""
+    drafted_for: str = ""
+    """Digest of the identity that the pending key is made for."""
     handled_request: str | None = None
     revocations: int = 0
     """Keys that were revoked so far: the first one may wait for a person."""

@@ -21,7 +21,7 @@ from .common import (
     unchangeable,
     unchangeable_reference,
 )
-from .identities import Identity
+from .identities import Identity, identity_rules
 
 DataKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 """A key of a Secret's data."""
@@ -140,6 +140,7 @@ class RestartTarget(ApiModel):
     """Labels of workloads in the Secret's namespace."""
 
 
+_LEFT_BEHIND = "keys would be left behind; make a new resource"
 _NEW_RESOURCE = "consumers would keep the old Secret; make a new resource"
 
 
@@ -158,8 +159,10 @@ class APIKeyRotationSpec(ApiModel):
                 "read the new key"
             ),
         ),
-        unchangeable_reference("storeRef", "VectorStore", advice="its keys would be left behind; make a new one"),
+        unchangeable_reference("storeRef", "VectorStore", advice=_LEFT_BEHIND),
         ("self.secret.name == oldSelf.secret.name", f"spec.secret.name is immutable: {_NEW_RESOURCE}"),
+        *identity_rules(),
+        unchangeable("strategy", advice=_LEFT_BEHIND),
         # `namespace` is a reserved word of CEL, and written so.
         (
             unchangeable("secret.__namespace__", advice="")[0],

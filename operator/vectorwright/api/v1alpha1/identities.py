@@ -14,6 +14,31 @@ IDENTITIES = ("pinecone", "qdrantToken", "qdrantCloud", "qdrantServer", "weaviat
 
 _UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 
+
+_FIXED = {
+    "pinecone": ("projectId",),
+    "qdrantCloud": ("accountId", "clusterId"),
+    "qdrantServer": ("secretName",),
+    "weaviate": ("user",),
+    "milvus": ("user",),
+    "postgres": ("role",),
+}
+"""Required fields of identities that tell whose keys they are."""
+_LEFT_BEHIND = "keys would be left behind; make a new resource"
+
+
+def identity_rules() -> list[tuple[str, str]]:
+    """CEL rules for a spec: whose keys they are cannot be changed."""
+    kept = " && ".join(f"has(self.identity.{kind}) == has(oldSelf.identity.{kind})" for kind in IDENTITIES)
+    found = [(kept, f"spec.identity keeps its kind: {_LEFT_BEHIND}")]
+    for kind, fields in _FIXED.items():
+        both = f"!has(self.identity.{kind}) || !has(oldSelf.identity.{kind})"
+        for field in fields:
+            path = f"identity.{kind}.{field}"
+            found.append((f"{both} || self.{path} == oldSelf.{path}", f"spec.{path} is immutable: {_LEFT_BEHIND}"))
+    return found
+
+
 RoleName = Annotated[str, Field(min_length=1, max_length=128)]
 """Name of a role, as the store has it."""
 
@@ -75,7 +100,7 @@ class QdrantCloudIdentity(ApiModel):
         (
             "!(has(self.access) && has(self.collections))",
             "spec.identity.qdrantCloud: set access or collections, not both",
-        )
+        ),
     )
 
     account_id: str = Field(pattern=_UUID)

@@ -1,0 +1,196 @@
+"""APIKeyRotation: one step of a rotation a pass, and between two rotations an eye on what is published.
+
+What is done follows from what is remembered, in a private Secret, and from nothing else: the status may be wiped, the
+operator killed after any call. Each step does one thing, remembers that it is done, and can be done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+from vectorwright.api.v1alpha1.apikeyrotation import APIKeyRotation, SecretRepairPolicy
+from vectorwright.api.v1alpha1.common import ANNOTATION_ROTATE
+from vectorwright.errors import Retryable, VectorwrightError
+from vectorwright.rotation import schedule
+from vectorwright.rotation.state import Step
+
+from . import rotation_issue, rotation_retire
+from .cache import Key
+from .connections import Reference, remember_uses
+from .context import Context
+from .finalizers import add_finalizer
+from .outcome import Outcome, failed
+from .rotation_audit import tell
+from .rotation_deletion import finalize
+from .rotation_issue import Waiting
+from .rotation_pass import RotationPass, begin
+from .rotation_report import conditions_of, count_attempts, measure, status_of
+
+LONGEST_SLEEP = 600.0
+"""Seconds after which the clock and the published key are looked at again: a clock may jump, a key be deleted by
+hand."""
+RETRY_STALLED = 60.0
+"""Seconds after which what could not even begin is looked at again."""
+_KEPT = (
+    "strategy",
+    "step",
+    "secret",
+    "revision",
+    "current",
+    "previous",
+    "issuedAt",
+    "notAfter",
+    "renewalTime",
+    "history",
+)
+
+_STEPS: Mapping[Step, Callable[[RotationPass], Awaitable[Waiting | None]]] = {
+    Step.CREATE: rotation_issue.create,
+    Step.VERIFY: rotation_issue.verify,
+    Step.PUBLISH: rotation_issue.publish,
+    Step.RESTART: rotation_retire.restart_consumers,
+    Step.WAIT: rotation_retire.wait_for_consumers,
+    Step.GRACE: rotation_retire.grace,
+    Step.REVOKE: rotation_retire.revoke,
+    Step.VERIFY_REFUSED: rotation_retire.verify_refused,
+}
+_UNPUBLISHED = (Step.CREATE, Step.VERIFY)
+
+
+async def reconcile(context: Context, resource: APIKeyRotation) -> Outcome:
+    """One pass."""
+    key = Key("APIKeyRotation", *resource.key)
+    if resource.deleting:
+        return await finalize(context, key, resource)
+    used: list[Reference] = []
+    try:
+        rotation = await begin(context, key, resource, used)
+    except VectorwrightError as error:
+        return _not_begun(resource, error)
+    finally:
+        remember_uses(context, key, used)
+    before = rotation.state
+    waiting: Waiting | None = None
+    caught: VectorwrightError | None = None
+    edited: list[str] = []
+    try:
+        edited = await _keep_published(rotation)
+        waiting = await _advance(rotation, edited)
+    except VectorwrightError as error:
+        caught = error
+        # An effect of this pass may not be remembered: the next one reads what is.
+    return _outcome(rotation, before.step, waiting, caught, edited)
+
+
+def _not_begun(resource: APIKeyRotation, error: VectorwrightError) -> Outcome:
+    """Something that every pass needs is missing: what was published stays as it is."""
+    kept = {name: value for name, value in resource.status.dump().items() if name in _KEPT}
+    outcome = failed(error, kept)
+    outcome.conditions = [state for state in outcome.conditions if state.type != "Synced"]
+    outcome.requeue_after = RETRY_STALLED
+    return outcome
+
+
+def _outcome(
+    rotation: RotationPass, began: Step, waiting: Waiting | None, error: VectorwrightError | None, edited: list[str]
+) -> Outcome:
+    measure(rotation, waiting, error)
+    status = status_of(rotation, waiting)
+    again = count_attempts(rotation, status, error)
+    if again is None:
+        moved = rotation.state.step is not began
+        again = waiting.after if waiting is not None else (0.0 if moved else _sleep(rotation))
+    return Outcome(
+        status, conditions_of(rotation, waiting, error, edited), requeue_after=min(again, LONGEST_SLEEP), error=error
+    )
+
+
+def _sleep(rotation: RotationPass) -> float:
+    """Seconds until something is due."""
+    current = rotation.state.current
+    renewal = schedule.renewal_time(rotation.resource.spec, current) if current is not None else None
+    return max(0.0, (renewal[0] - rotation.now).total_seconds()) if renewal is not None else LONGEST_SLEEP
+
+
+async def _advance(rotation: RotationPass, edited: list[str]) -> Waiting | None:
+    """Do the next step. None when it was done, or when nothing is due."""
+    state = rotation.state
+    if rotation.context.settings.read_only:
+        return _read_only(rotation)
+    if rotation.memory.version is None or rotation.memory.damaged:
+        await add_finalizer(rotation.context, rotation.key, rotation.resource.metadata)
+        await rotation_issue.recover(rotation)
+        return None
+    if state.step is Step.IDLE:
+        await _look_at_clock(rotation)
+        reason = await _due(rotation)
+        if reason is not None:
+            await rotation_issue.plan(rotation, reason)
+        return None
+    if state.step in _UNPUBLISHED and state.drafted_for != rotation.identity:
+        await rotation_issue.redraft(rotation)
+        return None
+    if edited and state.step in (Step.WAIT, Step.GRACE, Step.REVOKE):
+        return Waiting(f"{rotation.publication}, which was edited, to hold the new key again", 60.0)
+    return await _STEPS[state.step](rotation)
+
+
+def _read_only(rotation: RotationPass) -> Waiting | None:
+    if rotation.state.step is Step.IDLE and rotation.state.current is not None:
+        return None
+    return Waiting("an operator that may change something: this one runs with --read-only", LONGEST_SLEEP)
+
+
+async def _due(rotation: RotationPass) -> str | None:
+    """Why a key is to be issued now, if it is."""
+    request = rotation.resource.metadata.annotations.get(ANNOTATION_ROTATE)
+    reason = schedule.due(rotation.resource.spec, rotation.state, rotation.identity, request, rotation.now)
+    if reason is None and await _is_refused(rotation):
+        return "KeyRefused"
+    return reason
+
+
+async def _is_refused(rotation: RotationPass) -> bool:
+    """Whether the store refuses the published key: somebody deleted it there. Asked now and then."""
+    current, seen = rotation.state.current, rotation.context.keys_seen.get(rotation.key)
+    if current is None or current.material is None or not rotation.traits.provable:
+        return False
+    if seen is not None and seen[0] == current.label and rotation.now - seen[1] < timedelta(seconds=LONGEST_SLEEP):
+        return False
+    try:
+        accepted = await rotation.issuer.accepts(current.material)
+    except Retryable:
+        return False  # a store that does not answer says nothing of the key
+    if accepted:
+        rotation.context.keys_seen[rotation.key] = (current.label, rotation.now)
+    return not accepted
+
+
+async def _look_at_clock(rotation: RotationPass) -> None:
+    """A key from the future tells of a clock that went back: its age is counted from now, or it would grow too old."""
+    current = rotation.state.current
+    if current is not None and current.issued_at - rotation.now > schedule.CLOCK_TOLERANCE:
+        aged = replace(current, issued_at=rotation.now.replace(microsecond=0))
+        await rotation.save(replace(rotation.state, current=aged))
+
+
+async def _keep_published(rotation: RotationPass) -> list[str]:
+    """Make a deleted Secret again, and repair an edited one. Returns what stays edited. Raises Terminal, Retryable."""
+    filling = rotation.filling
+    if filling is None or rotation.state.step is Step.PUBLISH or not rotation.state.published:
+        return []
+    if rotation.context.settings.read_only:
+        return rotation.publication.differences(filling)
+    gone = rotation.publication.body is None
+    differences = rotation.publication.differences(filling)
+    repair = rotation.resource.spec.secret.repair_policy is not SecretRepairPolicy.LEAVE
+    if not gone and not repair:
+        return differences
+    if await rotation.publication.publish(filling):
+        if gone:
+            tell(rotation, "SecretRecreated", f"{rotation.publication} was deleted and was made again", warning=True)
+        else:
+            tell(rotation, "SecretRepaired", f"{rotation.publication} was put right: {', '.join(differences[:5])}")
+    return []

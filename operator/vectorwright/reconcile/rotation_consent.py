@@ -1,0 +1,50 @@
+"""Whether a resource may use a Secret of another namespace: the Secret itself says so."""
+
+from __future__ import annotations
+
+from vectorwright.api.v1alpha1.common import ANNOTATION_CONSENT
+from vectorwright.errors import NotFound, Terminal
+from vectorwright.kube import resources
+from vectorwright.kube.client import KubeClient, Object
+
+from .cache import Key
+
+
+def consents(secret: Object, key: Key) -> bool:
+    """Whether a Secret's annotation names the resource, or everything in its namespace."""
+    named = (secret["metadata"].get("annotations") or {}).get(ANNOTATION_CONSENT, "")
+    return bool({f"{key.namespace}/{key.name}", f"{key.namespace}/*"} & {part.strip() for part in named.split(",")})
+
+
+def require_consent(secret: Object | None, namespace: str, name: str, key: Key) -> None:
+    """Raise Terminal (``ConsentMissing``) unless a Secret of another namespace is there and names the resource.
+
+    What is missing and what is withheld read the same: nobody learns here what another namespace holds.
+    """
+    if namespace != key.namespace and (secret is None or not consents(secret, key)):
+        raise Terminal(
+            f"Secret {namespace}/{name} is in another namespace and does not consent: somebody there has to make it, "
+            f"annotated with {ANNOTATION_CONSENT}={key.namespace}/{key.name}",
+            reason="ConsentMissing",
+        )
+
+
+async def find_secret(client: KubeClient, namespace: str, name: str) -> Object | None:
+    """A whole Secret as it is now; None when there is none. Raises Terminal (``SecretForbidden``), Retryable."""
+    try:
+        return await client.get(resources.SECRETS, name, namespace)
+    except NotFound:
+        return None
+    except Terminal as error:
+        raise secret_forbidden(error, namespace, name) from None
+
+
+def secret_forbidden(error: Terminal, namespace: str, name: str) -> Terminal:
+    """A refusal of the API server, told as the right that is wanting; any other error as it is."""
+    if error.reason != "Forbidden":
+        return error
+    return Terminal(
+        f"the operator may not read and write Secret {namespace}/{name}: grant its ServiceAccount get, create, patch, "
+        f"update and delete on secrets in namespace {namespace} (docs/security.md has the Role)",
+        reason="SecretForbidden",
+    )
