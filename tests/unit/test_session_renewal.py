@@ -113,8 +113,7 @@ async def test_a_refused_action_is_done_with_the_new_key(world: World, backends:
         if secret == "first":
             world.secrets.data[NAMESPACE, "key"] = {"token": key.encode()}  # and its event is on the way
         world.add_index(f"docs-{turn}")
-        if secret == "late":
-            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)
         world.secrets.set(NAMESPACE, "key", token=key)
         await world.settle()
         assert world.conditions(f"docs-{turn}")["Ready"][0] == "True"
