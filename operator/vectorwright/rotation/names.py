@@ -39,3 +39,9 @@ def slot_of(revision: int) -> str:
 def slotted(owner: OwnershipMark, prefix: str, slot: str, separator: str = "-") -> str:
     """Name of an identity that takes turns with another: ``search-3f2a91c4-a``."""
     return separator.join((prefix, owner_digest(owner), slot))
+
+
+def is_slotted(owner: OwnershipMark, name: str, separator: str = "-") -> bool:
+    """Whether :func:`slotted` makes such a name for this resource, with whatever prefix."""
+    tails = (separator.join(("", owner_digest(owner), slot)) for slot in SLOTS)
+    return any(name.endswith(tail) and len(name) > len(tail) for tail in tails)

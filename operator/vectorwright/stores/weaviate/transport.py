@@ -31,11 +31,24 @@ def normalised(url: str) -> str:
 
 
 class Absent(Exception):  # noqa: N818 - caught where it is known what is absent
-    """The server answered 404. ``certain``: in words of Weaviate's own; it also does so without any."""
+    """The server answered 404. ``certain``: in words of Weaviate's own, ``told``; it also does so without any."""
 
-    def __init__(self, *, certain: bool) -> None:
+    def __init__(self, *, certain: bool, told: str = "") -> None:
         super().__init__()
-        self.certain = certain
+        self.certain, self.told = certain, told
+
+
+class Denied(Terminal):
+    """The server refused the credentials (401), or what they may do (403).
+
+    ``told`` is what Weaviate said to it, and may be shown; None where the words are not Weaviate's.
+    """
+
+    default_reason = "AccessDenied"
+
+    def __init__(self, message: str, status: int, told: str | None) -> None:
+        super().__init__(message)
+        self.status, self.told = status, told
 
 
 class Refused(Exception):  # noqa: N818 - as above
@@ -89,23 +102,29 @@ class WeaviateRest:
         await self._client.aclose()
 
     async def call(
-        self, method: str, path: str, body: Any = None, params: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        *,
+        seconds: float | None = None,
     ) -> dict[str, Any] | list[Any]:
         """The answer's JSON, an empty object where it has none. ``path`` begins with a slash.
 
-        Raises Absent, Refused, and our errors.
+        ``seconds`` it may take at most; the connection's timeout otherwise. Raises Absent, Refused, and our errors:
+        Denied among them.
         """
         content = None if body is None else orjson.dumps(body)
+        timeout = self._timeout if seconds is None else min(seconds, self._timeout)
         async with self._slots:
             try:
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(timeout):
                     response = await self._client.request(
                         method, path, content=content, params=params, extensions=dict(self._extensions)
                     )
             except TimeoutError:
-                raise Retryable(
-                    f"{self.endpoint} did not answer within {self._timeout:g} s", reason="Timeout"
-                ) from None
+                raise Retryable(f"{self.endpoint} did not answer within {timeout:g} s", reason="Timeout") from None
             except httpx.HTTPError as error:
                 raise transport_error(error, self.endpoint) from None
         if not response.is_success:
@@ -140,12 +159,14 @@ class WeaviateRest:
         own = detail is not None
         if status == 404:
             # Weaviate says so with an empty body; a proxy has a page for it.
-            return Absent(certain=own) if own or not response.content else self.stranger(status)
+            return Absent(certain=own, told=detail or "") if own or not response.content else self.stranger(status)
         if status in {400, 422}:
             return Refused(detail) if detail is not None else self.stranger(status)
         if status == 409 and not own:
             return self.stranger(status)
         error = status_error(response, self.endpoint, detail or "")
+        if status in {401, 403}:
+            return Denied(error.message, status, detail)
         if isinstance(error, BatchRejected):  # 413: no records are written over REST
             return Terminal(error.message, reason="RequestRefused")
         return error
