@@ -224,7 +224,6 @@ def test_pods_of_sets_are_told_by_their_owner() -> None:
 
 # -- how far a rollout is --
 
-
 OWNERS = {"Deployment": "ReplicaSet search-1a2b", "StatefulSet": "StatefulSet search", "DaemonSet": "DaemonSet search"}
 
 
@@ -299,7 +298,6 @@ def test_a_rollout_that_will_not_end_by_itself_says_why() -> None:
         told = judge(workload(status={"updatedReplicas": 1, "conditions": [condition]}), [], "1")
         assert not told.done
         assert words in (told.failed or "")
-    # What was is forgiven once it is through.
     assert judge(workload(status={"conditions": [late]}), [], "1") == RolloutProgress(
         True, "Deployment team-a/search: all 2 pods are of the new template and available"
     )
@@ -318,6 +316,11 @@ def test_a_template_that_somebody_else_wrote_is_told_with_who_did() -> None:
     assert told.message == (
         "Deployment team-a/search: its pod template carries revision 0 of the key instead of 1; field manager git-sync "
         "wrote the workload last"
+    )
+    several = judge(workload(revision="pg=1,search=7"), [], "search=8")
+    assert several.message.endswith("carries revision search=7 of the key instead of search=8")
+    assert judge(workload(revision="pg=1"), [], "search=8").message.endswith(
+        "no revision of the key instead of search=8"
     )
     assert judge(workload(revision=None), [], "1").message.endswith("carries no revision of the key instead of 1")
 

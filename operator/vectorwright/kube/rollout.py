@@ -21,6 +21,7 @@ from .workloads import (
     label_selector,
     name_of,
     refusal,
+    rival_of,
     template_revision,
 )
 
@@ -204,8 +205,8 @@ def _is_seen(workload: Object) -> bool:
 
 
 def _reverted(workload: Object, revision: str, found: str | None) -> RolloutProgress:
-    name = name_of(workload)
-    carried = "no revision" if found is None else f"revision {found[:63]}"
+    name, rival = name_of(workload), rival_of(found, revision)
+    carried = "no revision" if rival is None else f"revision {rival[:_LONGEST_NAME]}"
     message = f"{name}: its pod template carries {carried} of the key instead of {revision}"
     writer = _last_writer(workload)
     if writer is not None:

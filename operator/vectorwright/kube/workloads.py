@@ -192,6 +192,11 @@ def carries(value: str | None, revision: str) -> bool:
     return value is not None and revision in value.split(",")
 
 
+def rival_of(value: str | None, revision: str) -> str | None:
+    """The revision of the same scope that an annotation of this value holds, if any."""
+    return next((entry for entry in (value or "").split(",") if entry and _scope(entry) == _scope(revision)), None)
+
+
 def _with(value: str | None, revision: str) -> str:
     """The value with this revision in place of the one of its scope; those of other scopes stay."""
     others = [entry for entry in (value or "").split(",") if entry and _scope(entry) != _scope(revision)]
