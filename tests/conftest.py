@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.support.openai",
     "tests.support.pods",
     "tests.support.qdrant",
+    "tests.support.qdrant_cloud",
     "tests.support.s3",
     "tests.support.store_server",
     "tests.support.tls",  # before postgres, which imports it: pytest rewrites a plugin's asserts at its first import
