@@ -80,12 +80,13 @@ class WeaviateUsers:
             user = await self._api.owner(current)
         if user == request.name:
             raise Conflict(
-                f"user {request.name} has the key that is published: it is not made anew while consumers use it"
+                f"user {request.name} has the key that is published: it is not made anew while consumers use it",
+                reason="KeyInUse",
             )
 
     def _require_ours(self, name: str) -> None:
         if not is_slotted(self._owner, name):
-            raise Conflict(f"user {name} was not made by this resource: it is left alone")
+            raise Conflict(f"user {name} was not made by this resource: it is left alone", reason="NotOurs")
 
     async def _give_roles(self, name: str) -> None:
         if self._roles:
