@@ -3,7 +3,7 @@
 What is checked: an action that is refused because its key died is done with the Secret's new one, and no status ever
 says AccessDenied; an action in flight ends on the old client, which is closed then; a session that replaced another one
 during an action is the one of later passes; another backend never takes over; a key that is wrong for good is told of
-soon; many rotations leave no client open.
+soon, and one that died before it was tried is read again; no client is left open.
 """
 
 from __future__ import annotations
@@ -187,6 +187,23 @@ async def test_another_backend_never_takes_over(backends: Backends) -> None:
     backends.clients[0].key = "dead"
     with pytest.raises(Terminal):
         await session.store.list_indexes()
+    await made.close_all()
+
+
+async def test_a_key_that_died_before_it_was_tried_is_read_again(backends: Backends) -> None:
+    dead = Connection("memory", {"server": "http://one"}, StoreCredentials(token="dead"))
+    live = replace(dead, credentials=StoreCredentials(token="key-1"))
+    found = [("dead", dead), ("live", live)]
+
+    async def anew() -> tuple[str, Connection]:
+        return found.pop(0) if len(found) > 1 else found[0]
+
+    made = StoreSessions()
+    with pytest.raises(Terminal):
+        await made.open(STORE, "dead", dead, anew)
+    session = await made.open(STORE, "dead", dead, anew)
+    assert (session.digest, await session.store.list_indexes()) == ("live", [])
+    assert await made.open(STORE, "live", live, anew) is session
     await made.close_all()
 
 

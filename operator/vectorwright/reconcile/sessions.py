@@ -11,11 +11,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vectorwright.errors import NotFound
+from vectorwright.errors import NotFound, Terminal
 from vectorwright.stores.base import IndexDescription, Store, StoreInfo
 from vectorwright.stores.metered import MeteredStore
 from vectorwright.stores.registry import Connection, open_store
-from vectorwright.stores.renewal import Handle
+from vectorwright.stores.renewal import Handle, is_refusal
 from vectorwright.stores.renewing import RenewingStore
 
 from .cache import Key
@@ -148,12 +148,28 @@ class StoreSessions:
                     current.info = await current.handle.client.probe()
                     current.healthy = True
                 return current
-            session = self._sessions[key] = await self._begin(key, digest, connection, anew)
+            session = self._sessions[key] = await self._begin_newest(key, digest, connection, anew)
             if current is not None:
                 if current.info.backend_id == session.info.backend_id:
                     current.successor = session
                 self._retire(current)
             return session
+
+    async def _begin_newest(
+        self, key: Key, digest: str, connection: Connection, anew: ConnectAnew | None
+    ) -> StoreSession:
+        """A new session; with the Secret as it is by then where the key died since it was read."""
+        while True:
+            try:
+                return await self._begin(key, digest, connection, anew)
+            except Terminal as error:
+                if anew is None or not is_refusal(error):
+                    raise
+                refused = error
+            now_digest, now = await anew()
+            if now_digest == digest or not connection.same_place(now):
+                raise refused
+            digest, connection = now_digest, now
 
     async def _begin(self, key: Key, digest: str, connection: Connection, anew: ConnectAnew | None) -> StoreSession:
         client = MeteredStore(open_store(connection), connection.provider)
