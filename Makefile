@@ -1,12 +1,12 @@
 # Every target prepares .venv first, which takes milliseconds when nothing has changed.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test contract-table check fmt crds cluster-up cluster-down bench clean bootstrap
+.PHONY: help demo demo-stop test e2e contract-table check fmt crds cluster-up cluster-down bench clean bootstrap
 MAKEFLAGS += --no-print-directory
 
 PYTHON_IN_VENV := .venv/bin/python
 
 help: ## List what make can do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: bootstrap ## See it work end to end on this machine (KEEP=1 leaves it running; CONTEXT= a cluster of yours)
 	@$(PYTHON_IN_VENV) -m deploy.demo
@@ -31,7 +31,10 @@ crds: bootstrap ## Write crds/ and the reference page from the models
 	@.venv/bin/vectorwright crds --dir crds
 	@$(PYTHON_IN_VENV) -m scripts.reference
 
-cluster-up: bootstrap ## Start a Kubernetes API server and leave it running (NAME= for several, CONTEXT= to use yours)
+e2e: bootstrap ## Run the operator and its workers as real pods, as root on Linux or with kind (ARGS= for pytest)
+	@NODE=1 VECTORWRIGHT_E2E=1 $(PYTHON_IN_VENV) -m scripts.run_tests -n 0 -m pods tests/e2e $(ARGS)
+
+cluster-up: bootstrap ## Start a Kubernetes API server and leave it running (NAME=, CONTEXT=; NODE=1 runs pods, too)
 	@$(PYTHON_IN_VENV) -m deploy.devcluster up
 
 cluster-down: bootstrap ## Stop it and delete its data (NAME= as given to cluster-up)

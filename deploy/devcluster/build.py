@@ -8,7 +8,7 @@ from deploy.devcluster import gobuild
 from deploy.devcluster.errors import ClusterError
 from deploy.devcluster.gobuild import GoBuildError, GoProgram, Progress
 
-__all__ = ["SOURCE", "Progress", "binary_path", "ensure_built", "kubernetes_version"]
+__all__ = ["SOURCE", "Progress", "binary_path", "ensure_built", "kubernetes_version", "link_flags"]
 
 SOURCE = Path(__file__).with_name("controlplane")
 
@@ -27,7 +27,7 @@ def _program() -> GoProgram:
         label="the control plane",
         source=SOURCE,
         sources=("go.mod", "go.sum", "main.go"),
-        link_flags=_link_flags(version),
+        link_flags=link_flags(version),
         description=f"Kubernetes {version} (etcd, API server, controller manager, kubectl)",
         duration="4 minutes",
         without_go="no cluster to run on: no Go toolchain and no Docker with kind was found",
@@ -35,7 +35,7 @@ def _program() -> GoProgram:
     )
 
 
-def _link_flags(version: str) -> str:
+def link_flags(version: str) -> str:
     """Without a version of its own the server calls itself v0.0.0, which no client can parse."""
     major, minor = version.removeprefix("v").split(".")[:2]
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}

@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from deploy.devcluster import kubeconfig
+from deploy.devcluster import kind, kubeconfig
 from deploy.devcluster.components import ControlPlane
 from deploy.devcluster.errors import ClusterError, KubectlError
+from deploy.devcluster.node.node import Node
 from deploy.devcluster.processes import ManagedProcess
 
 
 class Cluster:
     """A reachable API server with a kubeconfig and a kubectl of its own.
 
-    ``source`` says where it came from: "control plane", "envtest", "kind", "context" or "kubeconfig". ``token`` is a
-    bearer token with every right, or empty when the cluster is reached in another way. ``stop()`` ends what was
-    started for it, and removes its directory; a cluster that was there before is left alone.
+    ``source`` says where it came from: "control plane", "node" (a control plane and a node), "envtest", "kind",
+    "context" or "kubeconfig". ``token`` is a bearer token with every right, or empty when the cluster is reached in
+    another way. ``stop()`` ends what was started for it, and removes its directory; a cluster that was there before is
+    left alone.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Cluster:
         kubectl_command: Sequence[str],
         processes: Sequence[ManagedProcess] = (),
         control_plane: ControlPlane | None = None,
+        node: Node | None = None,
         has_controller_manager: bool = True,
     ) -> None:
         access = kubeconfig.read_access(kubeconfig_file)
@@ -51,12 +54,34 @@ class Cluster:
         self.kubectl = _write_kubectl(directory, kubeconfig_file, kubectl_command)
         self._processes = tuple(processes)
         self._control_plane = control_plane
+        self._node = node
         self._stopped = False
 
     @property
     def processes(self) -> tuple[ManagedProcess, ...]:
         """The programs that run for this cluster; none for one that was there before."""
-        return self._processes if self._control_plane is None else self._control_plane.processes
+        parts = (self._control_plane, self._node)
+        return (*self._processes, *(process for part in parts if part is not None for process in part.processes))
+
+    @property
+    def has_nodes(self) -> bool:
+        """Whether pods run here: at least one node says that it is ready."""
+        conditions = "{.items[*].status.conditions[?(@.type=='Ready')].status}"
+        return "True" in self.kubectl_run("get", "nodes", "-o", f"jsonpath={conditions}").split()
+
+    def load_image(self, archive: Path) -> None:
+        """Give the nodes the images in ``archive``, in the format of ``docker save``.
+
+        Raises ClusterError where the nodes take images from a registry only.
+        """
+        if self._node is not None:
+            self._node.load_image(archive)
+        elif self.source == "kind":
+            kind.load_image(self.name, archive)
+        else:
+            raise ClusterError(
+                f"the nodes of a cluster from {self.source} cannot be given an image: push it to a registry of theirs"
+            )
 
     def kubectl_run(self, *arguments: str, input: str | None = None, timeout: float = 120) -> str:  # noqa: A002
         """Run kubectl with everything allowed and return its stdout. Raises KubectlError with its stderr."""
@@ -90,6 +115,8 @@ class Cluster:
         if self._stopped:
             return
         self._stopped = True
+        if self._node is not None:
+            self._node.stop()
         if self._control_plane is not None:
             self._control_plane.stop()
         for process in self._processes:

@@ -10,7 +10,7 @@ import signal
 import ssl
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.devcluster import kubeconfig
@@ -45,19 +45,34 @@ class Programs:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Who else there is: for a cluster without nodes nobody, and the API server is for this machine alone."""
+
+    address: str = "127.0.0.1"
+    """Where the API server listens, and what it tells pods to call."""
+    services: str = "10.96.0.0/16"
+    """The range of the Services' addresses."""
+    kubelet_credentials: tuple[Path, Path] | None = None
+    """Certificate and key by which kubelets know the API server; None where there are no nodes."""
+    users: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
+    """Token, name and group of each part that runs apart from the control plane; a group may be empty."""
+
+
 class ControlPlane:
     """The running parts. The API server keeps its port, certificate and token over a restart."""
 
-    def __init__(self, programs: Programs, directory: Path) -> None:
+    def __init__(self, programs: Programs, directory: Path, surroundings: Surroundings | None = None) -> None:
         self._programs = programs
         self._directory = directory
+        self._surroundings = surroundings or Surroundings()
         self._processes: dict[str, ManagedProcess] = {}
         self.port = 0
         self.token = secrets.token_urlsafe(32)
 
     @property
     def server(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{self._surroundings.address}:{self.port}"
 
     @property
     def ca_file(self) -> Path:
@@ -76,7 +91,9 @@ class ControlPlane:
         """Start every part and return when the API server is ready and namespaces get their service accounts."""
         kubeconfig.write_private(self._directory / "service-account.key", _service_account_key())
         # The group system:masters may do everything, whatever RBAC says.
-        kubeconfig.write_private(self._directory / "tokens.csv", f'{self.token},admin,admin,"system:masters"\n')
+        users = [(self.token, "admin", "system:masters"), *self._surroundings.users]
+        lines = "".join(f'{token},{user},{user},"{group}"\n' for token, user, group in users)
+        kubeconfig.write_private(self._directory / "tokens.csv", lines)
         self._start_etcd()
         on_free_port(self._start_apiserver)
         kubeconfig.write(self.kubeconfig, server=self.server, token=self.token, ca=self.ca_file.read_bytes(), name=name)
@@ -122,9 +139,20 @@ class ControlPlane:
     def _start_apiserver(self, port: int) -> None:
         self.port = port
         command = [*self._programs.apiserver, f"--etcd-servers={_ETCD}", "--cert-dir=certs"]
-        command += ["--bind-address=127.0.0.1", f"--secure-port={port}", "--advertise-address=127.0.0.1"]
-        # No node reaches the API server through the Service of that name, and a loopback address is refused for it.
-        command += ["--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/16"]
+        around = self._surroundings
+        command += [
+            f"--bind-address={around.address}",
+            f"--secure-port={port}",
+            f"--advertise-address={around.address}",
+        ]
+        command += [f"--service-cluster-ip-range={around.services}"]
+        if around.kubelet_credentials is None:
+            # No node reaches the API server through the Service of that name, and a loopback address is refused for it.
+            command += ["--endpoint-reconciler-type=none"]
+        else:
+            certificate, key = around.kubelet_credentials
+            command += [f"--kubelet-client-certificate={certificate}", f"--kubelet-client-key={key}"]
+            command += ["--kubelet-preferred-address-types=InternalIP"]
         command += ["--token-auth-file=tokens.csv", "--authorization-mode=Node,RBAC", "--allow-privileged=true"]
         command += ["--service-account-issuer=https://kubernetes.default.svc"]
         command += ["--service-account-key-file=service-account.key"]

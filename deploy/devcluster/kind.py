@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,14 +20,39 @@ while :; do sleep 3600 & wait $!; done
 
 
 def usable() -> bool:
-    """Whether kind is installed and a Docker engine answers (an installed client alone says nothing)."""
-    if shutil.which("kind") is None or shutil.which("docker") is None:
+    """Whether kind is installed and a Docker engine answers."""
+    return shutil.which("kind") is not None and docker_answers()
+
+
+def docker_answers() -> bool:
+    """Whether there is a Docker engine (an installed client alone says nothing)."""
+    if shutil.which("docker") is None:
         return False
     try:
         answer = subprocess.run(["docker", "info"], capture_output=True, timeout=15, check=False)
     except subprocess.TimeoutExpired:
         return False
     return answer.returncode == 0
+
+
+def cluster_name(name: str) -> str:
+    """What the kind cluster of the cluster ``name`` is called."""
+    label = re.sub(r"[^a-z0-9]+", "-", f"vectorwright-{name.removeprefix('vectorwright-')}")
+    return label[:50].strip("-")
+
+
+def load_image(name: str, archive: Path) -> None:
+    """Give the nodes of the cluster ``name`` the images in ``archive``. Raises ClusterError with kind's own words."""
+    loaded = subprocess.run(
+        ["kind", "load", "image-archive", str(archive), "--name", cluster_name(name)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if loaded.returncode != 0:
+        raise ClusterError(f"kind could not load {archive}:\n{loaded.stdout.strip()}")
 
 
 def create(name: str, directory: Path, *, progress: Progress) -> ManagedProcess:

@@ -33,6 +33,14 @@ def write(path: Path, *, server: str, token: str, ca: bytes, name: str) -> None:
     write_private(path, yaml.safe_dump(document, sort_keys=False))
 
 
+def write_for(source: Path, target: Path, *, token: str) -> None:
+    """Write to ``target`` what ``source`` has, for the user that ``token`` stands for."""
+    document = _load(source)
+    for entry in document["users"]:
+        entry["user"] = {"token": token}
+    write_private(target, yaml.safe_dump(document, sort_keys=False))
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file of mode 0600 that appears complete or not at all."""
     partial = path.with_name(path.name + ".partial")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +14,9 @@ from deploy.devcluster.build import Progress
 from deploy.devcluster.cluster import Cluster
 from deploy.devcluster.components import ControlPlane, Programs
 from deploy.devcluster.errors import ClusterError
+from deploy.devcluster.node import programs as node_programs
+from deploy.devcluster.node import requirements
+from deploy.devcluster.node.node import Node
 from deploy.devcluster.paths import cluster_directory
 
 _ENVTEST = ("etcd", "kube-apiserver", "kubectl")
@@ -31,24 +33,23 @@ def start(
     *,
     owned: bool = True,
     context: str | None = None,
+    node: bool | None = None,
 ) -> Cluster:
     """Start a cluster, or reach one that was named, and return when it can be used.
 
     Where it comes from, in this order: the kubeconfig context ``context`` (or the environment's CONTEXT; never the
     ambient current context), kind where a Docker engine answers, the programs in KUBEBUILDER_ASSETS, a control plane
-    built from Go modules. ``directory`` must not exist or be empty; without it a fresh one is made, in the checkout
-    for a cluster with a name and among the temporary files otherwise.
+    built from Go modules. With ``node`` (or the environment's NODE=1) pods run: the first two have nodes of their own,
+    else one is added to a control plane built from Go modules, which needs Linux and root. ``directory`` must not exist
+    or be empty; without it a fresh one is made, in the checkout for a cluster with a name and among the temporary files
+    otherwise.
 
     With ``owned`` the cluster ends with this process, however that ends. Raises ClusterError with what to install when
     there is no way to a cluster, or with the end of the log of the part that did not start.
     """
-    if os.environ.get("NODE", "0") not in {"", "0"}:
-        raise ClusterError(
-            "NODE=1: a node that runs real pods is not available yet; leave NODE unset for the control plane"
-        )
+    begin = _choose(context or os.environ.get("CONTEXT", ""), node_wanted() if node is None else node)
     directory = _prepare(name, directory)
     name = name or directory.name
-    begin = _choose(context or os.environ.get("CONTEXT", ""))
     with _removed_on_failure(directory):
         cluster = begin(name, directory, progress)
         state.save(directory, name=name, source=cluster.source, server=cluster.server, processes=cluster.processes)
@@ -60,8 +61,11 @@ def start(
 
 def prepare(progress: Progress = silent) -> None:
     """Build now what ``start()`` would build first, where a cluster would come from Go modules. Raises ClusterError."""
-    if _choose(os.environ.get("CONTEXT", "")) is _from_go_modules:
+    chosen = _choose(os.environ.get("CONTEXT", ""), node_wanted())
+    if chosen in (_from_go_modules, _with_node):
         build.ensure_built(progress)
+    if chosen is _with_node:
+        node_programs.ensure_built(progress)
 
 
 def attach(kubeconfig_file: Path, progress: Progress = silent) -> Cluster:
@@ -80,11 +84,20 @@ def attach(kubeconfig_file: Path, progress: Progress = silent) -> Cluster:
 _Starter = Callable[[str, Path, Progress], Cluster]
 
 
-def _choose(context: str) -> _Starter:
+def node_wanted() -> bool:
+    """Whether the environment asks for a cluster that runs pods: NODE=1."""
+    return os.environ.get("NODE", "0") not in {"", "0"}
+
+
+def _choose(context: str, node: bool) -> _Starter:
     if context:
         return lambda name, directory, progress: _from_context(context, name, directory, progress)
     if kind.usable():
         return _from_kind
+    if node:
+        # Envtest's programs have no kubelet, and one of another release might not suit them.
+        requirements.check_machine()
+        return _with_node
     if assets := os.environ.get("KUBEBUILDER_ASSETS", ""):
         return lambda name, directory, progress: _from_envtest(Path(assets), name, directory, progress)
     return _from_go_modules
@@ -105,8 +118,7 @@ def _from_context(context: str, name: str, directory: Path, progress: Progress) 
 
 def _from_kind(name: str, directory: Path, progress: Progress) -> Cluster:
     command = _any_kubectl(progress)
-    label = re.sub(r"[^a-z0-9]+", "-", f"vectorwright-{name.removeprefix('vectorwright-')}")
-    guard = kind.create(label[:50].strip("-"), directory, progress=progress)
+    guard = kind.create(kind.cluster_name(name), directory, progress=progress)
     try:
         return Cluster(
             name=name,
@@ -142,8 +154,28 @@ def _from_go_modules(name: str, directory: Path, progress: Progress) -> Cluster:
     return _run(programs, "control plane", name, directory, progress)
 
 
-def _run(programs: Programs, source: str, name: str, directory: Path, progress: Progress) -> Cluster:
-    control_plane = ControlPlane(programs, directory)
+def _with_node(name: str, directory: Path, progress: Progress) -> Cluster:
+    requirements.ensure_packages(requirements.RUNTIME_TOOLS, progress)
+    programs = Programs.multicall(build.ensure_built(progress))
+    node = Node.create(node_programs.ensure_built(progress), directory)
+    try:
+        progress(f"starting Kubernetes {build.kubernetes_version()} with a node at {node.addresses.node}")
+        cluster = _run(programs, "node", name, directory, progress, node)
+    except BaseException:
+        node.stop()
+        raise
+    try:
+        node.join(cluster.kubeconfig, cluster.kubectl_run, progress)
+    except BaseException:
+        cluster.stop()
+        raise
+    return cluster
+
+
+def _run(
+    programs: Programs, source: str, name: str, directory: Path, progress: Progress, node: Node | None = None
+) -> Cluster:
+    control_plane = ControlPlane(programs, directory, None if node is None else node.surroundings)
     try:
         control_plane.start(name, progress)
         return Cluster(
@@ -153,6 +185,7 @@ def _run(programs: Programs, source: str, name: str, directory: Path, progress: 
             kubeconfig_file=control_plane.kubeconfig,
             kubectl_command=programs.kubectl,
             control_plane=control_plane,
+            node=node,
             has_controller_manager=programs.controller_manager is not None,
         )
     except BaseException:

@@ -105,11 +105,13 @@ class ManagedProcess:
         stop_signal: signal.Signals = signal.SIGTERM,
         grace: float = 10.0,
         remove: Path | None = None,
+        control_group: str | None = None,
     ) -> ManagedProcess:
         """Start ``argv`` with its output in ``log`` (appended).
 
         ``user`` is (uid, gid) to run as, for root only. ``grace`` is the seconds between ``stop_signal`` and SIGKILL.
-        ``remove`` is a directory that the supervisor deletes when this process dies without stopping the program.
+        ``remove`` is a directory that the supervisor deletes when this process dies without stopping the program;
+        ``control_group`` is one that it removes whenever the program has ended.
         Raises ProcessError when the program cannot be executed.
         """
         program = [os.fspath(part) for part in argv]
@@ -121,6 +123,8 @@ class ManagedProcess:
             command += ["--user", str(user[0]), "--group", str(user[1])]
         if remove is not None:
             command += ["--remove", str(remove)]
+        if control_group is not None:
+            command += ["--control-group", control_group]
         try:
             with log.open("ab") as output:
                 supervisor = subprocess.Popen(

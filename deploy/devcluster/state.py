@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deploy.devcluster.errors import ClusterError
 from deploy.devcluster.kubeconfig import write_private
+from deploy.devcluster.node import cgroups
 from deploy.devcluster.processes import Identity, ManagedProcess, stop_all
 
 _FILE = "state.json"
@@ -53,8 +54,9 @@ def load(directory: Path) -> State | None:
 
 
 def remove(directory: Path) -> None:
-    """Stop every process recorded in ``directory`` and delete it."""
+    """Stop every process recorded in ``directory`` and delete it, with the control group of its pods."""
     state = load(directory)
     if state is not None:
         stop_all(state.processes, _STOP_SECONDS)
+        cgroups.remove_group(cgroups.name_of(directory))
     shutil.rmtree(directory, ignore_errors=True)

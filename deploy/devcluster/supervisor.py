@@ -1,8 +1,8 @@
 """Run one program so that it cannot outlive the process that asked for it.
 
-Executed as a script (``python -I -S supervisor.py … -- PROGRAM ARGS``), never imported by it: it must start in
-milliseconds, so it uses the standard library alone. It is single-threaded on purpose: the kernel's parent-death signal
-follows the *thread* that forked, and the owner (a test run, the demo) has many.
+Executed as a script (``python -I -S supervisor.py … -- PROGRAM ARGS``), never imported by that process: it must start
+in milliseconds, so it uses the standard library alone. It is single-threaded on purpose: the kernel's parent-death
+signal follows the *thread* that forked, and the owner (a test run, the demo) has many.
 
 The supervisor leaves when its program ends, with the program's exit status. It stops the program when it is told to
 (SIGTERM, SIGINT, SIGHUP) or when its owner is gone, however the owner died; SIGUSR1 makes it forget its owner. If the
@@ -26,6 +26,8 @@ from pathlib import Path
 
 _POLL_SECONDS = 0.25
 """How soon the death of the owner is noticed. A check is one system call."""
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -71,6 +73,8 @@ class Supervisor:
             self._signal_group(self._options.stop_signal)
             self._reap_until(lambda: self._exit_status is not None, self._options.grace)
         self._kill_rest()
+        if self._options.control_group:
+            remove_group(self._options.control_group)
         if self._orphaned and self._options.remove:
             self._remove_directory(self._options.remove)
         return self._exit_status if self._exit_status is not None else 128 + signal.SIGKILL
@@ -184,6 +188,19 @@ def _children(parent: int) -> list[int]:
     return found
 
 
+def remove_group(name: str, root: Path = CONTROL_GROUPS) -> None:
+    """Remove the control group ``name`` with all below it, in every hierarchy; its last processes may still end."""
+    groups = [group for group in (root / name, *root.glob(f"*/{name}")) if group.is_dir()]
+    for _ in range(100):
+        for group in groups:
+            for folder, _, _ in os.walk(group, topdown=False):
+                with contextlib.suppress(OSError):
+                    Path(folder).rmdir()
+        if not any(group.exists() for group in groups):
+            return
+        time.sleep(0.1)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run a program that ends with its owner.")
     parser.add_argument("--owner", type=int, required=True, help="pid of the parent to live with")
@@ -193,6 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--user", type=int, help="numeric user to run the program as")
     parser.add_argument("--group", type=int, help="numeric group to run the program as")
     parser.add_argument("--remove", help="directory to remove when the owner died")
+    parser.add_argument("--control-group", help="control group to remove after the end of the program")
     parser.add_argument("program", nargs="+")
     return Supervisor(parser.parse_args(arguments)).run()
 

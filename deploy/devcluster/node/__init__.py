@@ -1,0 +1,1 @@
+"""A real node beside the control plane: what runs pods on this machine, in namespaces of its own."""

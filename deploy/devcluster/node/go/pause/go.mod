@@ -1,0 +1,3 @@
+module vectorwright.dev/devcluster/pause
+
+go 1.26.0
