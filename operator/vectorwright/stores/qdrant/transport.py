@@ -44,10 +44,13 @@ Answer = TypeVar("Answer", bound=Message)
 class QdrantApi:
     """One server. ``endpoint`` is where its gRPC API is, without credentials. No request is made before the first call.
 
+    Channels of a process to one address share a connection, unless one stands ``apart``: that reaches a replica of its
+    own behind an address of several.
+
     Raises Terminal where the CA bundle or a credential is unusable.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, apart: bool = False) -> None:
         settings, credentials = connection.settings, connection.credentials
         parts = urlsplit(str(settings["url"]))
         self._host = (parts.hostname or "").lower()
@@ -61,6 +64,7 @@ class QdrantApi:
         """Seconds, for requests that carry a timeout of their own."""
         self._slots = asyncio.Semaphore(connection.max_concurrency)
         self._tls = connection.tls
+        self._options = (*_OPTIONS, ("grpc.use_local_subchannel_pool", 1)) if apart else _OPTIONS
         self._secrets = (credentials.token, credentials.password)
         token = credentials.token
         if token is None and credentials.username is not None:
@@ -117,8 +121,8 @@ class QdrantApi:
 
     async def _open(self) -> grpc.aio.Channel:
         if not self._secure:
-            return grpc.aio.insecure_channel(self._target, options=_OPTIONS)
-        options = list(_OPTIONS)
+            return grpc.aio.insecure_channel(self._target, options=self._options)
+        options = list(self._options)
         roots: bytes | None
         if self._tls.insecure_skip_verify:
             roots, name = await self._whatever_it_shows()
