@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, Command] = {
     "crds": Command("vectorwright.cli.crds", "print or check the custom resource definitions"),
     "export": Command("vectorwright.cli.export", "write the records of an index to a parquet file"),
     "import-records": Command("vectorwright.cli.import_records", "write the records of a parquet file to an index"),
+    "rotate": Command("vectorwright.cli.rotate", "have a key replaced now"),
     "search": Command("vectorwright.cli.search", "search an index"),
     "import": Command("vectorwright.cli.import_indexes", "print manifests for the indexes that a store holds"),
     "adopt": Command("vectorwright.cli.adopt", "take up again what a rebuilt cluster left in its stores"),

@@ -16,7 +16,7 @@ from vectorwright.api.v1alpha1.apikeyrotation import APIKeyRotation, Strategy
 from vectorwright.api.v1alpha1.common import Credentials
 from vectorwright.api.v1alpha1.vectorstore import VectorStore
 from vectorwright.errors import Terminal, VectorwrightError
-from vectorwright.kube.workloads import Target
+from vectorwright.kube.workloads import Target, scoped
 from vectorwright.rotation.base import Assignment, IssuerTraits, KeyIssuer
 from vectorwright.rotation.registry import KINDS, choose, open_issuer
 from vectorwright.rotation.state import RotationState, Step
@@ -54,6 +54,12 @@ class RotationPass:
     def traits(self) -> IssuerTraits:
         """How keys of this kind come and go."""
         return self.issuer.traits
+
+    @property
+    def label(self) -> str:
+        """What pod templates carry that use the published key: of this Secret alone, as they may use several."""
+        current = self.state.current
+        return scoped(self.publication.spec.name, current.label if current is not None else "")
 
     @property
     def targets(self) -> list[Target]:

@@ -23,6 +23,9 @@ from .rotation_pass import RotationPass
 ROLLOUT_TIMEOUT = timedelta(minutes=15)
 """As `spec.rolloutTimeout` says when it is left out: beyond the ten minutes of a Deployment's own deadline."""
 REFUSAL_TIMEOUT = timedelta(minutes=5)
+SETTLING = timedelta(seconds=2)
+"""Between publication and restart: a node that watches the Secret for other pods hears of its new value a moment later,
+and a pod that started meanwhile would start with the old one."""
 WAIT_DELAYS = (0.2, 15.0)
 """Seconds between two looks at workloads and pods."""
 CONFIRMATION_DELAY = 300.0
@@ -32,12 +35,14 @@ MOST_NAMED = 3
 
 async def restart_consumers(rotation: RotationPass) -> Waiting | None:
     """Restart the workloads that the spec names. The same key restarts none of them twice."""
-    current = _current(rotation.state)
+    current, since = _current(rotation.state), rotation.state.step_since or rotation.now
+    if rotation.targets and rotation.now - since < SETTLING:
+        return Waiting("the new key to reach the nodes", (SETTLING - (rotation.now - since)).total_seconds())
     restarted = []
     for workload in await find_workloads(rotation.context.client, rotation.targets):
         if told := refusal(workload):
             raise Terminal(told, reason="RestartTargetRefused")
-        if await restart(rotation.context.client, workload, current.label):
+        if await restart(rotation.context.client, workload, rotation.label):
             restarted.append(str(name_of(workload)))
     await rotation.save(rotation.state.at(Step.WAIT, rotation.now))
     if restarted:
@@ -53,14 +58,14 @@ async def wait_for_consumers(rotation: RotationPass) -> Waiting | None:
         name = name_of(workload)
         if told := refusal(workload):
             raise Terminal(told, reason="RestartTargetRefused")
-        if await restart(rotation.context.client, workload, current.label):
+        if await restart(rotation.context.client, workload, rotation.label):
             tell(
                 rotation,
                 "RestartReverted",
                 f"{name} was restarted again: somebody took the annotation of its pod template away",
                 warning=True,
             )
-        if waiting := await _rollout(rotation, name, current):
+        if waiting := await _rollout(rotation, name):
             return waiting
     if previous is None:
         await _finish(rotation)
@@ -68,7 +73,7 @@ async def wait_for_consumers(rotation: RotationPass) -> Waiting | None:
     if not rotation.traits.overlaps:
         await rotation.save(state.at(Step.VERIFY_REFUSED, rotation.now))
         return None
-    if waiting := await _holders(rotation, current):
+    if waiting := await _holders(rotation):
         return waiting
     if not rotation.traits.known_before_publication and rotation.traits.provable:
         material = current.material
@@ -80,9 +85,9 @@ async def wait_for_consumers(rotation: RotationPass) -> Waiting | None:
     return None
 
 
-async def _rollout(rotation: RotationPass, name: WorkloadName, current: KeyRecord) -> Waiting | None:
+async def _rollout(rotation: RotationPass, name: WorkloadName) -> Waiting | None:
     """What a rollout still waits for. Raises Terminal (``RolloutFailed``, ``RolloutTimeout``): nothing is revoked."""
-    seen = await progress(rotation.context.client, name, current.label)
+    seen = await progress(rotation.context.client, name, rotation.label)
     if seen.done:
         return None
     if seen.failed:
@@ -97,7 +102,7 @@ async def _rollout(rotation: RotationPass, name: WorkloadName, current: KeyRecor
     return Waiting(seen.message, pace(rotation, WAIT_DELAYS))
 
 
-async def _holders(rotation: RotationPass, current: KeyRecord) -> Waiting | None:
+async def _holders(rotation: RotationPass) -> Waiting | None:
     """Pods that started before the key was published and use the Secret, by name."""
     record = rotation.state.record
     published = (record.published_at if record else None) or rotation.publication.published_at
@@ -106,7 +111,7 @@ async def _holders(rotation: RotationPass, current: KeyRecord) -> Waiting | None
         rotation.publication.namespace,
         rotation.publication.spec.name,
         published,
-        current.label,
+        rotation.label,
     )
     if not found:
         return None
@@ -140,11 +145,12 @@ async def revoke(rotation: RotationPass) -> Waiting | None:
             f"confirmation: annotate with {ANNOTATION_CONFIRM_REVOKE}={previous.id} to have that key revoked",
             CONFIRMATION_DELAY,
         )
-    if waiting := await _holders(rotation, current):
+    if waiting := await _holders(rotation):
         return waiting
     if rotation.traits.provable and current.material is not None:
         await _require_current(rotation, current)
     await rotation.issuer.revoke(previous.live)
+    await rotation.publication.publish(rotation.filled(replace(state, previous=None)))
     await rotation.save(
         state.at(Step.VERIFY_REFUSED, rotation.now, revocations=state.revocations + 1).noted(
             revoked_key_id=previous.id, revoked_at=rotation.now

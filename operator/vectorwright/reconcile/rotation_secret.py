@@ -7,7 +7,7 @@ that is restored without it. Its annotations tell which key it holds, so that a 
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from string import Template
@@ -18,6 +18,7 @@ from vectorwright.api.v1alpha1.common import GROUP
 from vectorwright.errors import Conflict, NotFound, Terminal
 from vectorwright.kube import resources
 from vectorwright.kube.client import FIELD_MANAGER, KubeClient, Object
+from vectorwright.kube.secret_managers import MANAGED_BY, manager_of
 from vectorwright.kube.status import rfc3339
 from vectorwright.kube.watched import data_of
 from vectorwright.rotation.base import KeyMaterial
@@ -37,37 +38,7 @@ FIELDS = f"{GROUP}/fields"
 """Names of the fields that are ours, with commas: those that the spec no longer wants are taken away."""
 _OURS = (KEY_ID, KEY_NAME, KEY_REVISION, ISSUED_AT, NOT_AFTER, FIELDS, OWNER_ANNOTATION)
 
-MANAGED_BY = "app.kubernetes.io/managed-by"
-_MANAGERS: Mapping[str, str] = {
-    "reconcile.external-secrets.io/": "External Secrets",
-    "external-secrets.io/": "External Secrets",
-    "secrets.hashicorp.com/": "Vault Secrets Operator",
-    "sealedsecrets.bitnami.com/": "Sealed Secrets",
-    "cert-manager.io/": "cert-manager",
-    "argocd.argoproj.io/": "Argo CD",
-    "kustomize.toolkit.fluxcd.io/": "Flux",
-    "helm.toolkit.fluxcd.io/": "Flux",
-    "meta.helm.sh/": "Helm",
-}
-"""Prefixes of labels and annotations by which other controllers tell what is theirs."""
 _TYPES_OF_OTHERS = ("kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", "helm.sh/release.v1")
-
-
-def manager_of(body: Object, ours: Collection[str] = ()) -> str | None:
-    """Who else writes a Secret, as its owner references, labels and annotations tell; None when nobody does.
-
-    ``ours`` are labels and annotations that tell nothing, because we put them there.
-    """
-    metadata = body["metadata"]
-    for owner in metadata.get("ownerReferences") or ():
-        return f"{owner.get('kind')} {owner.get('name')}"
-    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-    for name in {*labels, *annotations} - set(ours):
-        for prefix, manager in _MANAGERS.items():
-            if name.startswith(prefix):
-                return manager
-    other = labels.get(MANAGED_BY)
-    return other if other not in (None, "vectorwright") else None
 
 
 def owner_of(body: Object) -> str | None:
