@@ -44,7 +44,7 @@ async def recover(rotation: RotationPass) -> None:
     """
     request = rotation.resource.metadata.annotations.get(ANNOTATION_ROTATE)
     held = rotation.publication.held()
-    live = await rotation.issuer.live()
+    live = await rotation.issuer.live() if rotation.traits.overlaps else []
     if held is None:
         revision = max((key.revision or 0 for key in live), default=0)
         await rotation.save(RotationState(revision=revision, handled_request=request, step_since=rotation.now))
@@ -113,7 +113,7 @@ async def _place(rotation: RotationPass) -> tuple[int, KeyRecord | None]:
     """
     state, issuer = rotation.state, rotation.issuer
     revision, current = state.revision + 1, state.current
-    live = await issuer.live()
+    live = await issuer.live() if issuer.traits.overlaps else []
     taken = {key.name for key in live} | ({current.name} if current is not None else set())
     if issuer.traits.overlaps and issuer.name_of(revision) in taken:
         revision += 1

@@ -189,7 +189,8 @@ async def verify_refused(rotation: RotationPass) -> Waiting | None:
         await _finish(rotation)
         return None
     if not rotation.traits.provable or previous.material is None:
-        if previous.live.id in {key.id for key in await rotation.issuer.live()}:
+        # In place the one identity lives on, under another key.
+        if rotation.traits.overlaps and previous.id in {key.id for key in await rotation.issuer.live()}:
             return await _still_accepted(rotation, previous, "is still known to the store")
         result = "NotProvable"
     else:
@@ -224,7 +225,7 @@ async def _still_accepted(rotation: RotationPass, previous: KeyRecord, how: str)
 
 async def _sweep(rotation: RotationPass, current: KeyRecord) -> None:
     """End what attempts left at the store that were lost. Only keys that carry this resource's name."""
-    if not rotation.traits.revocable:
+    if not (rotation.traits.revocable and rotation.traits.overlaps):
         return
     for key in await rotation.issuer.live():
         if key.id != current.id:
