@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from vectorwright.errors import BatchRejected, BatchTooLarge, Conflict, NotFound, Retryable, Terminal
 from vectorwright.stores.base import FieldDefinition, IndexDefinition, RecordBatch, Setting
-from vectorwright.stores.milvus.errors import Missing, NotLoaded, PartitionNotFound, rpc_error, status_error
+from vectorwright.stores.milvus.errors import Denied, Missing, NotLoaded, PartitionNotFound, rpc_error, status_error
 from vectorwright.stores.milvus.metadata import decode, encode
 from vectorwright.stores.milvus.names import from_key, from_milvus, to_key, to_milvus
 from vectorwright.stores.milvus.records import placeholder, records, upsert_request
@@ -224,7 +224,7 @@ def test_a_reserved_field_of_another_type_is_refused_by_name(value: Any) -> None
         (101, "collection not loaded", NotLoaded, "CollectionNotLoaded"),
         (200, "partition not found", PartitionNotFound, "NotFound"),
         (800, "database not found[database=shop]", Terminal, "DatabaseNotFound"),
-        (1401, "privilege not permitted", Terminal, "AccessDenied"),
+        (1401, "privilege not permitted", Denied, "AccessDenied"),
         (1, "service not ready", Retryable, "Unavailable"),
         (8, "rate limit exceeded", Retryable, "Throttled"),
         (9, "quota exceeded[reason=disk quota exceeded]", Retryable, "Throttled"),
@@ -273,7 +273,7 @@ def failed(code: grpc.StatusCode, details: str, **trailing: str) -> grpc.aio.Aio
         (grpc.StatusCode.UNIMPLEMENTED, "Received http2 header with status: 404", Retryable, "UnexpectedAnswer"),
         (grpc.StatusCode.UNIMPLEMENTED, "unknown method", Terminal, "UnsupportedServer"),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "", Retryable, "Timeout"),
-        (grpc.StatusCode.UNAUTHENTICATED, "auth check failure", Terminal, "AccessDenied"),
+        (grpc.StatusCode.UNAUTHENTICATED, "auth check failure", Denied, "AccessDenied"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests", Retryable, "Throttled"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max", BatchTooLarge, "BatchTooLarge"),
         (grpc.StatusCode.INVALID_ARGUMENT, "no", BatchRejected, "RecordRejected"),
@@ -287,6 +287,22 @@ def test_every_failure_has_its_kind(code: grpc.StatusCode, details: str, kind: t
     assert type(error) is kind
     assert error.reason == said
     assert SECRET not in error.message
+
+
+@pytest.mark.parametrize(
+    ("error", "known"),
+    [
+        (status_error(common_pb2.Status(code=1400, reason="old password not correct"), HOST), False),
+        (status_error(common_pb2.Status(code=1401, reason="privilege not permitted"), HOST), True),
+        (rpc_error(failed(grpc.StatusCode.UNAUTHENTICATED, "auth check failure"), HOST), False),
+        (rpc_error(failed(grpc.StatusCode.PERMISSION_DENIED, "PrivilegeSearch: permission deny to a"), HOST), True),
+        (rpc_error(failed(grpc.StatusCode.UNAUTHENTICATED, "Received http2 header with status: 401"), HOST), None),
+        (rpc_error(failed(grpc.StatusCode.PERMISSION_DENIED, "Received http2 header with status: 403"), HOST), None),
+    ],
+)
+def test_a_refusal_says_whether_the_user_is_known(error: Exception, known: bool | None) -> None:
+    assert isinstance(error, Denied)
+    assert error.known is known
 
 
 @pytest.mark.parametrize(("said", "after"), [("7", 7.0), ("999999", 3600.0), ("soon", None)])

@@ -37,6 +37,20 @@ class PartitionNotFound(NotFound):
     """There is no such partition: nobody wrote to that namespace yet."""
 
 
+class Denied(Terminal):
+    """Access was refused. ``known`` says whether Milvus knows the user, who lacks a right then; None where it is not
+    Milvus that refused.
+
+    It also knows nobody while the part of it that holds the users is down. ``told`` is what it said, and may be shown.
+    """
+
+    default_reason = "AccessDenied"
+
+    def __init__(self, message: str, *, known: bool | None, told: str) -> None:
+        super().__init__(message)
+        self.known, self.told = known, told
+
+
 class IndexNotFound(NotFound):
     """A field has no index."""
 
@@ -51,6 +65,7 @@ _DATABASE_NOT_FOUND = 800
 _THROTTLED = {4, 8, 9, 1807}
 """Too many requests, rate limit, quota."""
 _DENIED = {1400, 1401, 1800}
+_NOT_AUTHENTICATED = {1400, 1800}
 _TOO_LARGE = 1102
 _REFUSED = {6, 105, 107, 701, 802, 1100, 1101, 1700, 1701, 1801, 1802, 1803, 1804, 1806, 2001, 3000}
 """What was asked makes no sense to it. 6 is milvus-lite's: the same meaning under the code that 2.2 had."""
@@ -84,7 +99,7 @@ def status_error(  # noqa: PLR0911, PLR0912 - one a meaning
             f"{endpoint}: {said}: make the database, or correct spec.milvus.database", reason="DatabaseNotFound"
         )
     if code in _DENIED:
-        return _denied(endpoint, said)
+        return _denied(endpoint, said, known=code not in _NOT_AUTHENTICATED)
     if code in _THROTTLED:
         return Retryable(f"{endpoint} is busy: {said}", reason=THROTTLED)
     if code == _TIMEOUT:
@@ -104,9 +119,9 @@ def status_error(  # noqa: PLR0911, PLR0912 - one a meaning
     return Retryable(f"{endpoint} cannot do it now: {said}")
 
 
-def _denied(endpoint: str, said: str) -> Terminal:
-    return Terminal(
-        f"{endpoint} refused access: {said}: check the Secret and what its user may do", reason="AccessDenied"
+def _denied(endpoint: str, said: str, *, known: bool | None) -> Denied:
+    return Denied(
+        f"{endpoint} refused access: {said}: check the Secret and what its user may do", known=known, told=said
     )
 
 
@@ -132,7 +147,9 @@ def rpc_error(  # noqa: PLR0911 - one a status
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return Retryable(f"{endpoint} did not answer in time", reason="Timeout")
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
-            return _denied(endpoint, said)
+            own = _NOBODYS.search(details) is None
+            known = error.code() is grpc.StatusCode.PERMISSION_DENIED
+            return _denied(endpoint, said, known=known if own else None)
         case grpc.StatusCode.RESOURCE_EXHAUSTED if _TOO_LONG.search(details):
             if writes:
                 return BatchTooLarge(f"{endpoint} refused the write for its size: {said}")

@@ -89,13 +89,21 @@ class MilvusApi:
             await channel.close()
 
     async def call(
-        self, method: str, request: Any, answer: str = "", *, writes: bool = False, seconds: float | None = None
+        self,
+        method: str,
+        request: Any,
+        answer: str = "",
+        *,
+        writes: bool = False,
+        seconds: float | None = None,
+        secrets: tuple[str, ...] = (),
     ) -> Any:
         """The answer to a call, a message of the kind ``answer`` (``common.Status`` where empty).
 
         ``request`` is a message, or the bytes of one. ``writes`` says that it carries records: a refusal then means
-        those. Raises every kind of error.
+        those. ``secrets`` are those in it, which no error may show. Raises every kind of error.
         """
+        hidden = (*self._secrets, *secrets)
         body = request if isinstance(request, bytes) else request.SerializeToString()
         async with self._slots:
             try:
@@ -103,7 +111,7 @@ class MilvusApi:
                     body, timeout=seconds or self._timeout, metadata=self._metadata
                 )
             except grpc.aio.AioRpcError as error:
-                raise rpc_error(error, self.endpoint, writes=writes, secrets=self._secrets) from None
+                raise rpc_error(error, self.endpoint, writes=writes, secrets=hidden) from None
         message = (getattr(milvus_pb2, answer) if answer else _STATUS)()
         try:
             message.ParseFromString(data)
@@ -111,9 +119,7 @@ class MilvusApi:
             raise Retryable(
                 f"what answers at {self.endpoint} does not speak Milvus' protocol ({method})", reason=UNEXPECTED_ANSWER
             ) from None
-        problem = status_error(
-            message.status if answer else message, self.endpoint, writes=writes, secrets=self._secrets
-        )
+        problem = status_error(message.status if answer else message, self.endpoint, writes=writes, secrets=hidden)
         if problem is not None:
             raise problem
         return message
