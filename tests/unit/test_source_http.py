@@ -2,7 +2,7 @@
 
 - documents come in order, with what the server says of them; keys are addresses without credentials and fragments
 - every hop of a redirect is checked; connections go to the checked address, while Host and TLS keep the name
-- credentials go to the listed origins only
+- credentials go to the listed origins only, and are those that the Secret holds when a document is asked for
 - failures tell what happened and belong to one document; sizes are bounded while reading, packed or not
 """
 
@@ -246,6 +246,36 @@ class TestCredentials:
         await get(tmp_path, http_files.put("/a", "A"), credentials={"name": "web"})
         expected = base64.b64encode(f"ada:{SECRET}".encode()).decode()
         assert http_files.requests[0].headers["authorization"] == f"Basic {expected}"
+
+    async def test_a_secret_that_changes_is_read_again(self, http_files: HttpFiles, tmp_path: Path) -> None:
+        secret(tmp_path, token=SECRET)
+        token = tmp_path / "credentials" / "source" / "token"
+        async with opened(tmp_path, http_files.put("/a", "A"), credentials={"name": "web"}) as source:
+            for change in (None, "another-token", ""):
+                if change is not None:
+                    token.write_text(change)
+                (found,) = await fetched(source, await listed(source))
+                assert found.data == b"A"
+        sent = [request.headers["authorization"] for request in http_files.requests]
+        assert sent == [f"Bearer {SECRET}", "Bearer another-token", "Bearer another-token"]
+
+    async def test_what_is_refused_is_asked_for_again_with_other_credentials_only(
+        self, http_files: HttpFiles, tmp_path: Path
+    ) -> None:
+        secret(tmp_path, token=SECRET)
+        url = http_files.put("/a", status=401, delay=0.5)
+        async with opened(tmp_path, url, credentials={"name": "web"}) as source:
+            fetching = asyncio.create_task(fetched(source, await listed(source)))
+            await asyncio.sleep(0.25)
+            (tmp_path / "credentials" / "source" / "token").write_text("another-token")
+            http_files.put("/a", "A")
+            (found,) = await fetching
+        assert found.data == b"A"
+        sent = [request.headers["authorization"] for request in http_files.requests]
+        assert sent == [f"Bearer {SECRET}", "Bearer another-token"]
+        http_files.put("/a", status=401)
+        await failure(tmp_path, url, credentials={"name": "web"})
+        assert len(http_files.requests) == 3
 
     async def test_another_origin_does_not_get_them(
         self, http_files: HttpFiles, tmp_path: Path, names: dict[str, list[list[str]]]

@@ -17,6 +17,8 @@ from vectorwright.errors import Retryable, Terminal, VectorwrightError
 from vectorwright.ingest.contracts import Entry, Fetched
 from vectorwright.ingest.network import DEFAULT_PORTS, AddressPolicy, shown_url
 from vectorwright.ingest.parsers.limits import too_large
+from vectorwright.ingest.run_directory import at_one_moment
+from vectorwright.observability.logs import register_secret
 from vectorwright.stores.base import Metadata
 
 from .answers import status_error, transport_error
@@ -113,12 +115,8 @@ class WebDocuments:
         self._policy = policy
         self._limit = limit
         self._urls = sorted({str(url): url for url in map(_address, source.urls)}.items())
-        self._authorization: str | None = None
-        credentials = read_credentials(directory, source.credentials)
-        if credentials is not None and credentials.token:
-            self._authorization = f"Bearer {credentials.token}"
-        elif credentials is not None:
-            self._authorization = credentials.basic_header
+        self._directory, self._credentials = directory, source.credentials
+        self._authorization = self._read_authorization()
         self._client = pinned_client(policy, tls_settings(directory, source.tls))
 
     async def pin(self) -> str:
@@ -182,8 +180,35 @@ class WebDocuments:
         )
         return Fetched(known, data=found.data)
 
+    def _read_authorization(self) -> str | None:
+        """The header, as the files of the Secret are now. Raises Terminal (``SecretKeyMissing``)."""
+        found = at_one_moment(self._directory, lambda place: read_credentials(place, self._credentials))
+        if found is None:
+            return None
+        for secret in (found.token, found.password):
+            register_secret(secret or "")
+        return f"Bearer {found.token}" if found.token else found.basic_header
+
+    def _renew(self) -> bool:
+        """Whether the Secret has other credentials by now, which are sent from now on."""
+        try:
+            found = self._read_authorization()
+        except Terminal:
+            return False  # its files are being removed, or lost their keys: what there was may still do
+        changed, self._authorization = found != self._authorization, found
+        return changed
+
     async def _download(self, key: str) -> _Download:
-        """One attempt. Raises Terminal or Retryable."""
+        """One attempt, and another one where the Secret changed since. Raises Terminal or Retryable."""
+        self._renew()
+        try:
+            return await self._attempt(key)
+        except Terminal as error:
+            if error.reason != "AccessDenied" or not self._renew():
+                raise
+        return await self._attempt(key)
+
+    async def _attempt(self, key: str) -> _Download:
         shown = shown_url(key)
         try:
             async with asyncio.timeout(TRANSFER_TIMEOUT):
