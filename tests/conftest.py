@@ -4,6 +4,7 @@ pytest_plugins = [
     "tests.support.cluster",
     "tests.support.chroma",
     "tests.support.milvus",
+    "tests.support.milvus_rbac",
     "tests.support.git",
     "tests.support.http_files",
     "tests.support.openai",
