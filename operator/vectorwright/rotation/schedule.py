@@ -32,7 +32,7 @@ def duration(text: str | None) -> timedelta | None:
 
 def lifetime(spec: APIKeyRotationSpec, issued_at: datetime) -> timedelta:
     """How long a key that expires is to live: beyond its replacement and the overlap that follows. Raises Terminal."""
-    if wanted := duration(spec.key_lifetime):
+    if (wanted := duration(spec.key_lifetime)) is not None:
         return wanted
     interval = duration(spec.rotation_interval)
     if spec.schedule is not None:
@@ -52,7 +52,7 @@ def expiry(spec: APIKeyRotationSpec, traits: IssuerTraits, issued_at: datetime) 
 def renewal_time(spec: APIKeyRotationSpec, key: KeyRecord) -> tuple[datetime, str] | None:
     """When a key is to be replaced, and why; None: only when somebody asks for it. Raises Terminal."""
     times: list[tuple[datetime, str]] = []
-    if interval := duration(spec.rotation_interval):
+    if (interval := duration(spec.rotation_interval)) is not None:
         times.append((key.issued_at + max(interval, LEAST_INTERVAL), "Interval"))
     if spec.schedule is not None and (slot := next_slot(spec.schedule, key.issued_at)) is not None:
         times.append((slot, "Schedule"))
