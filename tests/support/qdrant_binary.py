@@ -21,15 +21,19 @@ Environment = Callable[[], Mapping[str, str]]
 """Tells the variables that a server starts with: it reads its keys from them, once."""
 
 
-class QdrantServer(Protocol):
+class HasUrl(Protocol):
+    """Where a REST API is."""
+
+    @property
+    def url(self) -> str: ...
+
+
+class QdrantServer(HasUrl, Protocol):
     """What tests do with either."""
 
     host: str
     port: int
     grpc_port: int
-
-    @property
-    def url(self) -> str: ...
 
     def start(self) -> None: ...
 
@@ -120,6 +124,10 @@ class ServerReplicas:
         self._rest = RoundRobinFront(lambda: [one.port for one in self._ready()])
         self._grpc = RoundRobinFront(lambda: [one.grpc_port for one in self._ready()])
         self.port, self.grpc_port = self._rest.port, self._grpc.port
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
 
     def _ready(self) -> list[QdrantServer]:
         return [one for at, one in enumerate(self.servers) if at not in self._away]

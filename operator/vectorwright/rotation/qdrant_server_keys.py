@@ -168,7 +168,8 @@ class QdrantServerKeys:
         """Nothing stays open."""
 
     async def _write(self, keys: ServerKeys) -> ServerKeys:
-        """Write both keys under a new name of the change, so that the server is restarted for it."""
+        """Write both keys under a new name of the change, so that the server is restarted for it: if it can be."""
+        await self._workload.find()
         changed = replace(keys, change=secrets.token_hex(6))
         await self._secret.write(changed)
         return changed

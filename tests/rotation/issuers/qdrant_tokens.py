@@ -12,7 +12,7 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client.http.exceptions import UnexpectedResponse
 from tests.rotation.cases import METHODS, IssuerCase, owner
 from tests.support.qdrant import jwt
-from tests.support.qdrant_binary import QdrantServer, qdrant_server, service
+from tests.support.qdrant_binary import HasUrl, qdrant_server, service
 
 from vectorwright.api.v1alpha1.apikeyrotation import Strategy
 from vectorwright.rotation.base import Assignment, IssuerTraits, KeyMaterial
@@ -23,14 +23,14 @@ READ_ONLY = "the-read-only-key-of-a-qdrant-of-tests"
 REVOCATIONS = "valid-tokens"
 
 
-def client(server: QdrantServer, key: str | None) -> AsyncQdrantClient:
+def client(server: HasUrl, key: str | None) -> AsyncQdrantClient:
     """The vendor's own, over REST: the issuer speaks gRPC."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
-        return AsyncQdrantClient(url=f"http://{server.host}:{server.port}", api_key=key, check_compatibility=False)
+        return AsyncQdrantClient(url=server.url, api_key=key, check_compatibility=False)
 
 
-async def lets_in(server: QdrantServer, key: str | None) -> bool:
+async def lets_in(server: HasUrl, key: str | None) -> bool:
     """Whether a key may list collections."""
     asking = client(server, key)
     try:
