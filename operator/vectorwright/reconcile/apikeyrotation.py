@@ -11,8 +11,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 from vectorwright.api.v1alpha1.apikeyrotation import APIKeyRotation, SecretRepairPolicy
-from vectorwright.api.v1alpha1.common import ANNOTATION_ROTATE
+from vectorwright.api.v1alpha1.common import ANNOTATION_ROTATE, ConditionStatus
 from vectorwright.errors import Retryable, VectorwrightError
+from vectorwright.kube.status import ConditionState
 from vectorwright.rotation import schedule
 from vectorwright.rotation.state import Step
 
@@ -88,7 +89,13 @@ def _not_begun(resource: APIKeyRotation, error: VectorwrightError) -> Outcome:
     """Something that every pass needs is missing: what was published stays as it is."""
     kept = {name: value for name, value in resource.status.dump().items() if name in _KEPT}
     outcome = failed(error, kept)
-    outcome.conditions = [state for state in outcome.conditions if state.type != "Synced"]
+    ready = next((item for item in resource.status.conditions or () if item.type == "Ready"), None)
+    valid = ready is not None and ready.status is ConditionStatus.TRUE
+    outcome.conditions = [state for state in outcome.conditions if state.type in ("Stalled", "Reconciling")]
+    if ready is not None and valid:
+        outcome.conditions.append(ConditionState("Ready", "True", ready.reason, ready.message))
+    else:
+        outcome.conditions.append(ConditionState("Ready", "False", error.reason, error.message))
     outcome.requeue_after = RETRY_STALLED
     return outcome
 

@@ -64,11 +64,12 @@ def _hindered(resource: APIKeyRotation, error: VectorwrightError) -> Outcome:
 
 async def _end_keys(rotation: RotationPass) -> None:
     """Retain: only what was never published ends. Revoke: the Secret goes first, then every key of ours."""
-    state, issuer = rotation.state, rotation.issuer
+    state = rotation.state
     if rotation.resource.spec.deletion_policy is not KeyDeletionPolicy.REVOKE:
-        if state.pending is not None and issuer.traits.overlaps and issuer.traits.revocable:
-            await issuer.revoke(state.pending.live)
+        if state.pending is not None and rotation.traits.overlaps and rotation.traits.revocable:
+            await rotation.issuer.revoke(state.pending.live)
         return
+    issuer = rotation.issuer
     await rotation.publication.remove()
     if not issuer.traits.revocable or not issuer.traits.overlaps:
         return

@@ -4,6 +4,7 @@ published."""
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -45,10 +46,19 @@ class RotationPass:
     identity: str
     """Digest of what keys are made for: another one asks for another key."""
     connection: Connection
-    issuer: KeyIssuer
+    """Without credentials."""
+    opened: KeyIssuer | VectorwrightError
+    """Who makes keys, or why nobody can: what is published is looked after all the same."""
     memory: Memory
     publication: Publication
     state: RotationState
+
+    @property
+    def issuer(self) -> KeyIssuer:
+        """Who makes keys. Raises Terminal, Retryable where the admin's credentials cannot be had."""
+        if isinstance(self.opened, VectorwrightError):
+            raise copy.copy(self.opened)
+        return self.opened
 
     @property
     def traits(self) -> IssuerTraits:
@@ -117,15 +127,7 @@ async def begin(context: Context, key: Key, resource: APIKeyRotation, used: list
         raise Terminal(str(error), reason="InvalidSpec") from None
     connection = await store_address(context, Key("VectorStore", key.namespace, store.metadata.name), store.spec, used)
     strategy = choose(kind, connection.provider, spec.strategy)
-    admin = await _admin(context, key, resource, used)
-    if KINDS[kind].needs_admin and admin is None:
-        raise Terminal(
-            f"spec.adminCredentials: keys of spec.identity.{kind} are made with credentials that may do so: name a "
-            "Secret that holds them",
-            reason="InvalidSpec",
-        )
     block = getattr(spec.identity, _attribute(kind)).dump()
-    assignment = Assignment(replace(connection, credentials=admin or StoreCredentials()), block, owner, context.client)
     # Watched for our own sake: whoever deletes or edits what is published wakes this resource.
     namespace = spec.secret.namespace or key.namespace
     used.append(Reference("Secret", namespace, spec.secret.name))
@@ -133,7 +135,15 @@ async def begin(context: Context, key: Key, resource: APIKeyRotation, used: list
     used.append(Reference("Secret", key.namespace, memory.name))
     for reference in used[-2:]:
         await context.secrets.get(reference.namespace, reference.name)
-    issuer = await _issuer(context, key, kind, strategy, assignment)
+    opened: KeyIssuer | VectorwrightError
+    try:
+        admin = await _admin(context, key, resource, used)
+        assignment = Assignment(
+            replace(connection, credentials=admin or StoreCredentials()), block, owner, context.client
+        )
+        opened = await _issuer(context, key, kind, strategy, assignment)
+    except VectorwrightError as error:
+        opened = error
     return RotationPass(
         context=context,
         key=key,
@@ -143,7 +153,7 @@ async def begin(context: Context, key: Key, resource: APIKeyRotation, used: list
         strategy=strategy,
         identity=identity_digest(strategy, kind, block),
         connection=connection,
-        issuer=issuer,
+        opened=opened,
         memory=memory,
         publication=Publication(
             context.client, key, owner, spec.secret, await find_secret(context.client, namespace, spec.secret.name)
@@ -209,6 +219,12 @@ async def _admin(
     """The admin's credentials; None where the spec names none. Raises Terminal, Retryable."""
     spec, named = resource.spec, resource.spec.admin_credentials
     if named is None:
+        if KINDS[spec.identity.kind].needs_admin:
+            raise Terminal(
+                f"spec.adminCredentials: keys of spec.identity.{spec.identity.kind} are made with credentials that may "
+                "do so: name a Secret that holds them",
+                reason="InvalidSpec",
+            )
         return None
     namespace = named.namespace or key.namespace
     if (namespace, named.name) == (spec.secret.namespace or key.namespace, spec.secret.name):

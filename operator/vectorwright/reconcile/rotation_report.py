@@ -26,7 +26,9 @@ def status_of(rotation: RotationPass, waiting: Waiting | None) -> Status:
     state, spec = rotation.state, rotation.resource.spec
     current = state.current
     renewal = schedule.renewal_time(spec, current) if current is not None else None
-    until = schedule.revocable_from(spec, rotation.traits, state)
+    until = None
+    if not isinstance(rotation.opened, VectorwrightError):
+        until = schedule.revocable_from(spec, rotation.traits, state)
     limit = DEFAULT_HISTORY if spec.history_limit is None else spec.history_limit
     status: Status = {
         "strategy": rotation.strategy.value,
