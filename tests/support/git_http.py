@@ -34,7 +34,7 @@ class GitHttp:
         override: Callable[[Request], Response | None] = lambda _: None,
     ) -> None:
         self._base = base
-        self._credentials = credentials
+        self.credentials = credentials
         self._override = override
         self._server = LoopbackHttp(self._answer)
         self.origin = self._server.origin
@@ -53,8 +53,8 @@ class GitHttp:
         replaced = self._override(request)
         if replaced is not None:
             return replaced
-        if self._credentials is not None:
-            expected = base64.b64encode(":".join(self._credentials).encode()).decode()
+        if self.credentials is not None:
+            expected = base64.b64encode(":".join(self.credentials).encode()).decode()
             if request.headers.get("authorization") != f"Basic {expected}":
                 return Response(b"no", 401, {"WWW-Authenticate": 'Basic realm="git"'})
         return self._from_git(request)

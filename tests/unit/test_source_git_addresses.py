@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from deploy.servers.git import GitRepository, GitServer
 from tests.support.git_http import GitHttp
-from tests.support.git_source import contents_of, pin_error, working_copies
+from tests.support.git_source import contents_of, opened, pin_error, working_copies
 from tests.support.loopback_http import Request, Response
-from tests.support.sources import LOOPBACK, SECRET, run_spec, secret
+from tests.support.sources import LOOPBACK, SECRET, fetched, listed, run_spec, secret
 from tests.support.tls import TlsFront
 
 from vectorwright.errors import Retryable, Terminal
@@ -165,6 +165,20 @@ class TestCredentials:
             url = f"{server.origin}/{repository.path.name}"
             found = await contents_of(tmp_path, url, credentials={"name": "git"})
         assert found["README.md"] == b"# One"
+
+    async def test_are_those_that_the_secret_holds_when_the_server_is_asked(
+        self, repository: GitRepository, tmp_path: Path
+    ) -> None:
+        secret(tmp_path, username="ada", password=SECRET)
+        with GitHttp(repository.path.parent, credentials=("ada", SECRET)) as server:
+            url = f"{server.origin}/{repository.path.name}"
+            async with opened(tmp_path, url, credentials={"name": "git"}) as source:
+                await source.pin()
+                server.credentials = ("ada", "another-password")
+                (tmp_path / "credentials" / "source" / "password").write_text("another-password")
+                found = {item.entry.key: item.data for item in await fetched(source, await listed(source))}
+        assert found["README.md"] == b"# One"
+        assert server.fetches() == 2, "history first, contents afterwards"
 
     async def test_are_in_no_argument_and_no_environment(
         self, repository: GitRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -19,6 +20,8 @@ import httpx
 from vectorwright.api.v1alpha1.ingestion_source import GitSource
 from vectorwright.errors import NotFound, Retryable, Terminal
 from vectorwright.ingest.network import DEFAULT_PORTS, AddressPolicy, shown_url
+from vectorwright.ingest.run_directory import at_one_moment
+from vectorwright.observability.logs import register_secret
 
 from .answers import status_error, transport_error
 from .mounted import TOKEN_USER, Credentials, ca_path, credentials_directory, read_credentials, tls_settings
@@ -73,7 +76,8 @@ class RemoteFinder:
         self._work = work
         self._policy = policy
         self._tls = tls_settings(directory, source.tls)
-        self._credentials: Credentials | None = read_credentials(directory, source.credentials)
+        self._reference = source.credentials
+        self._credentials = self._read_credentials()
         self._attempts = 0
         self.shown = shown_url(source.url)
         """The repository's address, without user information."""
@@ -83,13 +87,22 @@ class RemoteFinder:
         """What must never be shown."""
         return self._credentials.secrets if self._credentials else ()
 
+    def _read_credentials(self) -> Credentials | None:
+        """Those of the Secret as it is now. Raises Terminal (``SecretKeyMissing``)."""
+        found = at_one_moment(self._directory, lambda place: read_credentials(place, self._reference))
+        for secret in (found.token, found.password) if found else ():
+            register_secret(secret or "")
+        return found
+
     async def find(self) -> Remote:
-        """Resolve and check the address, follow redirects.
+        """Resolve and check the address, follow redirects, with what the Secret holds now.
 
         Raises Terminal ``AddressRefused``, ``HostNotFound``, ``RepositoryNotFound``, ``AccessDenied`` or
         ``TLSVerificationFailed``; Retryable when the server or the network is down.
         """
         self._attempts += 1
+        with suppress(Terminal):  # its files are being removed, or lost their keys: what there was may still do
+            self._credentials = self._read_credentials()
         if self._parts.scheme in {"http", "https"}:
             return await self._over_http()
         host = self._parts.hostname or ""
