@@ -26,9 +26,10 @@ class Exchanges:
         self._fronts: list[Front] = []
         self._at: int | None = None
         self._then: Mode = "down"
+        self._changes = 0
         self.mode: Mode = "open"
         self.seen = 0
-        """Exchanges since the last change."""
+        """Exchanges since the last ``lose()``."""
         self.lost = threading.Event()
         """Set when the answer of the chosen exchange came and was not passed on."""
 
@@ -39,12 +40,14 @@ class Exchanges:
         """
         with self._guard:
             self._at, self._then, self.seen = at, then, 0
+            self._changes += 1
             self.lost.clear()
 
     def be(self, mode: Mode) -> None:
         """Answer nothing from now on (``down`` and ``silent`` as above), or pass everything on (``open``)."""
         with self._guard:
-            self.mode, self._at, self.seen = mode, None, 0
+            self.mode, self._at = mode, None
+            self._changes += 1
         if mode != "silent":
             for front in self._fronts:
                 front.reset_all()
@@ -59,16 +62,17 @@ class Exchanges:
         self._fronts.append(front)
         return front
 
-    def begun(self) -> bool:
-        """For fronts: an exchange begins; whether its answer is to be lost."""
+    def begun(self) -> int | None:
+        """For fronts: an exchange begins. Something to call ``over`` with, where its answer is to be lost."""
         with self._guard:
             at, self.seen = self.seen, self.seen + 1
-            return at == self._at
+            return self._changes if at == self._at else None
 
-    def over(self) -> None:
-        """For fronts: the answer came and was not passed on."""
-        self.be(self._then)
-        self.lost.set()
+    def over(self, doom: int) -> None:
+        """For fronts: the answer came and was not passed on. Nothing happens when the test has gone on meanwhile."""
+        if doom == self._changes:
+            self.be(self._then)
+            self.lost.set()
 
     def close(self) -> None:
         for front in self._fronts:
@@ -81,7 +85,8 @@ class _Pair:
     server: socket.socket | None
     asking: bool = False
     """Whether the client had the last word."""
-    doomed: bool = False
+    doom: int | None = None
+    """Of an exchange whose answer is to be lost."""
 
 
 class Front:
@@ -130,7 +135,7 @@ class Front:
                     continue
                 if not pair.asking:
                     pair.asking = True
-                    pair.doomed = self._exchanges.begun()
+                    pair.doom = self._exchanges.begun()
                 pair.server.sendall(data)
         if pair.server is not None:
             with contextlib.suppress(OSError):
@@ -143,15 +148,13 @@ class Front:
             while data := pair.server.recv(65_536):
                 if self._exchanges.mode != "open":
                     continue
-                if pair.doomed:
-                    pair.doomed = False
-                    self._exchanges.over()
+                if pair.doom is not None:
+                    self._exchanges.over(pair.doom)
                     continue
                 pair.asking = False
                 pair.client.sendall(data)
-        if pair.doomed:
-            pair.doomed = False
-            self._exchanges.over()
+        if pair.doom is not None:
+            self._exchanges.over(pair.doom)
         if self._exchanges.mode == "open":
             with contextlib.suppress(OSError):
                 pair.client.shutdown(socket.SHUT_WR)

@@ -33,7 +33,7 @@ CANCEL_SECONDS = 15.0
 """Within this time a task that was cancelled has ended."""
 
 
-def impatient(assignment: Assignment, seconds: float = 2.0) -> Assignment:
+def impatient(assignment: Assignment, seconds: float = 1.5) -> Assignment:
     """The same with less time for a call."""
     return replace(assignment, connection=replace(assignment.connection, timeout=seconds))
 
@@ -107,21 +107,27 @@ async def test_a_server_that_does_not_answer(case: IssuerCase, open_issuer: Open
         await is_accepted(case, issuer, key.material)
 
 
-async def _broken_off(case: IssuerCase, call: Callable[[], Awaitable[object]], at: int, mode: Mode) -> bool:
-    """Lose the answer of an exchange of ``call``: False where it has not that many. ``silent``: cancel it then."""
+async def _begun(
+    case: IssuerCase, call: Callable[[], Awaitable[object]], at: int, mode: Mode
+) -> asyncio.Future[object]:
+    """A call, one exchange of which has lost its answer. It is over, or (``silent``) waits in vain."""
     case.exchanges.lose(at, mode)
     task = asyncio.ensure_future(call())
     while not task.done() and not (mode == "silent" and case.exchanges.lost.is_set()):
         await asyncio.wait([task], timeout=0.02)
-    if not task.done():
-        task.cancel()
-        done, _ = await asyncio.wait([task], timeout=CANCEL_SECONDS)
-        assert done, "a cancelled call goes on"
-    if not task.cancelled() and (error := task.exception()) is not None:
-        assert isinstance(error, Retryable), repr(error)
-    lost = case.exchanges.lost.is_set()
+    return task
+
+
+async def _broken_off(case: IssuerCase, call: Callable[[], Awaitable[object]], at: int, mode: Mode) -> bool:
+    """Lose the answer of an exchange of ``call``, and cancel it where it waits: False where it has not that many."""
+    task = await _begun(case, call, at, mode)
+    begun = case.exchanges.seen
+    task.cancel()
     case.exchanges.heal()
-    return lost
+    (done,), _ = await asyncio.wait([task])
+    if not done.cancelled() and (error := done.exception()) is not None:
+        assert isinstance(error, Retryable), repr(error)
+    return begun > at
 
 
 @pytest.mark.parametrize("mode", ["down", "silent"])
@@ -174,6 +180,15 @@ async def test_killed_in_any_exchange_in_place(case: IssuerCase, open_issuer: Op
         current = made
         at += 1
     assert at > 1, "nothing was broken off"
+
+
+@over(lambda case: "create" in case.calls)
+async def test_a_cancelled_call_ends_though_nobody_answers(case: IssuerCase, open_issuer: OpenIssuer) -> None:
+    key, issuer = await begin(case, open_issuer()), open_issuer()
+    task = await _begun(case, lambda: issuer.create(key_request(issuer, 2, key.material)), 1, "silent")
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=CANCEL_SECONDS)
+    assert done
 
 
 @over(lambda case: bool({"create", "revoke"} & case.calls))

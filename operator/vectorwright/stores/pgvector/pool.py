@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import re
-import socket
-import ssl
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
@@ -25,15 +20,12 @@ from psycopg import sql
 from vectorwright.errors import Retryable, Terminal, VectorwrightError
 
 from ..registry import Connection
-from ..tls import ssl_context
 from .codec import teach, teach_vectors
 from .deadline import deadline
-from .errors import connection_error, statement_error
+from .errors import statement_error
+from .login import Login
 
-DEFAULT_PORT = 5432
 DEFAULT_SCHEMA = "public"
-OLDEST_SERVER = 14
-"""PostgreSQL with client_connection_check_interval, by which it ends what nobody waits for any more."""
 IDLE_SECONDS = 300.0
 """A connection that nobody used for so long is closed when the next one is asked for."""
 LOCK_SECONDS = 5.0
@@ -102,28 +94,12 @@ class ConnectionPool:
     """At most ``max_concurrency`` connections. ``endpoint`` is host:port/database, without credentials."""
 
     def __init__(self, connection: Connection) -> None:
-        settings, credentials = connection.settings, connection.credentials
-        self.schema = str(settings.get("schema") or DEFAULT_SCHEMA)
-        self.host, self.port = str(settings["host"]), int(settings.get("port") or DEFAULT_PORT)
-        self.database = str(settings["database"])
-        self.endpoint = f"{self.host}:{self.port}/{self.database}"
+        self._login = Login(connection)
+        self.schema = str(connection.settings.get("schema") or DEFAULT_SCHEMA)
+        self.host, self.port, self.endpoint = self._login.host, self._login.port, self._login.endpoint
         self.timeout = connection.timeout
-        self._tls = connection.tls
-        self._ssl_mode = str(settings.get("sslMode") or "verify-full")
-        if self._ssl_mode != "disable" and self._tls.insecure_skip_verify:
-            self._ssl_mode = "require"
-        if self._tls.ca is not None:
-            ssl_context(self._tls)  # says early and clearly that a bundle is none
-        if not credentials.username:
-            raise Terminal(
-                f"{self.endpoint} needs a user name: put it into the Secret of the store's credentials under the key "
-                "username (and its password under password)",
-                reason="MissingCredentials",
-            )
-        self._user, self._password = credentials.username, credentials.password
         self._slots = asyncio.Semaphore(connection.max_concurrency)
         self._idle: list[Link] = []
-        self._ca_file: Path | None = None
         self._closed = False
 
     @asynccontextmanager
@@ -145,7 +121,7 @@ class ConnectionPool:
                 ) from None
             except psycopg.Error as error:
                 clean = error.sqlstate is not None
-                raise statement_error(error, self.endpoint, writes=writes, secrets=(self._password,)) from None
+                raise statement_error(error, self.endpoint, writes=writes, secrets=self._login.secrets) from None
             except VectorwrightError:  # found by looking at what the server said: the connection is fine
                 clean = True
                 raise
@@ -184,21 +160,12 @@ class ConnectionPool:
         """Close everything. Safe to call twice."""
         self._closed = True
         await self.reset()
-        if self._ca_file is not None:
-            self._ca_file.unlink(missing_ok=True)
-            self._ca_file = None
+        self._login.close()
 
     async def _connect(self, seconds: float) -> Link:
         started = time.monotonic()
+        connection = await self._login.connect()
         try:
-            async with asyncio.timeout(self.timeout):
-                connection = await psycopg.AsyncConnection.connect(
-                    autocommit=True,
-                    # Placeholders of the server's own ($1): a percent sign in a name or value is only that.
-                    cursor_factory=psycopg.AsyncRawCursor,
-                    prepare_threshold=None,  # prepared statements do not survive a pooler in between
-                    **await self._parameters(),
-                )
             try:
                 with deadline(connection, started + self.timeout - time.monotonic()):
                     return await self._set_up(connection, seconds)
@@ -208,9 +175,7 @@ class ConnectionPool:
         except TimeoutError:
             raise Retryable(f"{self.endpoint} did not answer within {self.timeout:g} s", reason="Timeout") from None
         except psycopg.Error as error:
-            if error.sqlstate is not None:
-                raise statement_error(error, self.endpoint, secrets=(self._password,)) from None
-            raise connection_error(error, self.endpoint, (self._password,)) from None
+            raise statement_error(error, self.endpoint, secrets=self._login.secrets) from None
 
     async def _set_up(self, connection: psycopg.AsyncConnection[Any], seconds: float) -> Link:
         statement = _SETUP.format(
@@ -220,12 +185,6 @@ class ConnectionPool:
             tuples=str(MAX_SCAN_TUPLES),
             ef_search=str(EF_SEARCH),
         )
-        if connection.info.server_version < OLDEST_SERVER * 10_000:
-            raise Terminal(
-                f"{self.endpoint} is PostgreSQL {connection.info.server_version // 10_000}; {OLDEST_SERVER} or newer "
-                "is needed",
-                reason="UnsupportedVersion",
-            )
         row = await (await connection.execute(statement)).fetchone()
         if row is None or not row[4]:
             raise Terminal(
@@ -237,50 +196,6 @@ class ConnectionPool:
         if version is not None:
             teach_vectors(connection, vector, vector_array)
         return Link(connection, version, extension_schema, time.monotonic())
-
-    async def _parameters(self) -> dict[str, Any]:
-        """What libpq is told. Nothing is left to files and variables of the environment that could hold credentials."""
-        parameters: dict[str, Any] = {
-            "host": self.host,
-            "port": self.port,
-            "dbname": self.database,
-            "user": self._user,
-            "password": self._password,
-            "passfile": os.devnull,
-            "sslmode": self._ssl_mode,
-            "gssencmode": "disable",
-            "application_name": "vectorwright",
-            "connect_timeout": max(2, math.ceil(self.timeout)),
-            "options": "",
-        }
-        if self._ssl_mode.startswith("verify-"):
-            parameters["sslrootcert"] = self._root_certificates()
-        if self._tls.server_name and self._ssl_mode == "verify-full":
-            # libpq checks the certificate against ``host``, and connects to ``hostaddr``.
-            try:
-                found = await asyncio.get_running_loop().getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-            except OSError:
-                raise Retryable(
-                    f"{self.endpoint} cannot be reached: its host name does not resolve", reason="Unreachable"
-                ) from None
-            parameters |= {"host": self._tls.server_name, "hostaddr": found[0][4][0]}
-        return parameters
-
-    def _root_certificates(self) -> str:
-        """A file of authorities: libpq takes no bundle from memory, and finds the system's only where it was built."""
-        if self._tls.ca is None:
-            places = (os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile, *_SYSTEM_BUNDLES)
-            return next((place for place in places if place and Path(place).is_file()), "system")
-        if self._ca_file is None:
-            handle, name = tempfile.mkstemp(prefix="vectorwright-ca-", suffix=".pem")
-            with os.fdopen(handle, "w") as file:
-                file.write(self._tls.ca)
-            self._ca_file = Path(name)
-        return str(self._ca_file)
-
-
-_SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
-"""Where Debian, Red Hat and Alpine keep theirs."""
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
