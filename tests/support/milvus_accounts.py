@@ -63,6 +63,8 @@ class Accounts:
         """Seconds from the creation of a user, or a new password, until it is taken."""
         self.usable_until = 0.0
         """Seconds from the end of a user, or of a password, until it is refused."""
+        self.superusers: set[str] = set()
+        """Users who need not know a password to replace it (``common.security.superUsers``)."""
         self.version = VERSION
         self._users = {ROOT: _User(root_password, {ADMIN, PUBLIC})}
         self._roles: dict[str, set[str]] = {ADMIN: {"*"}, PUBLIC: {"DescribeCollection", "ListAliases", "IndexDetail"}}
@@ -148,13 +150,13 @@ class Accounts:
             raise Refused(_UNEXPECTED, said, "CreateCredentialFailure")
         self._users[name] = _User(password, usable_at=time.monotonic() + self.usable_after)
 
-    def _update_password(self, request: Any, _: str) -> None:
+    def _update_password(self, request: Any, by: str) -> None:
         name, old, new = request.username, _password(request.oldPassword), _password(request.newPassword)
         _check_password(new)
         known = self._users.get(name)
-        if known is None or not _same(known.password, old):
+        if known is None or not (by in self.superusers or _same(known.password, old)):
             raise Refused(_NOT_AUTHENTICATED, f"old password not correct for {name}: not authenticated")
-        if _same(old, new):
+        if _same(known.password, new):
             return
         self._retire(name, known)
         known.password, known.usable_at = new, time.monotonic() + self.usable_after
@@ -183,14 +185,14 @@ class Accounts:
 
     def _create_role(self, request: Any, _: str) -> None:
         name = request.entity.name
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]{0,254}", name):
-            raise Refused(_INVALID, f"invalid role name {name}: invalid parameter", "IllegalArgument")
+        _check_role_name(name)
         if name in self._roles:
             raise Refused(_UNEXPECTED, f'role [name:"{name}"] already exists', "CreateRoleFailure")
         self._roles[name] = set()
 
     def _drop_role(self, request: Any, _: str) -> None:
         name = request.role_name
+        _check_role_name(name)
         if name in {ADMIN, PUBLIC}:
             raise Refused(_NOT_PERMITTED, f"the role[{name}] is a builtin role, which can't be dropped")
         self._check_role(name, "DropRoleFailure")
@@ -213,6 +215,8 @@ class Accounts:
 
     def _operate_user_role(self, request: Any, _: str) -> None:
         name, role = request.username, request.role_name
+        _check_name(name)
+        _check_role_name(role)
         self._check_role(role, "OperateUserRoleFailure")
         adds = request.type == milvus_pb2.OperateUserRoleType.Value("AddUserToRole")
         if name not in self._users:
@@ -250,3 +254,8 @@ def _check_password(password: str) -> None:
 def _check_name(name: str) -> None:
     if not re.fullmatch(rf"[A-Za-z][A-Za-z0-9_]{{0,{USERNAME_LENGTH - 1}}}", name):
         raise Refused(_INVALID, f"invalid user name {name}: invalid parameter", "IllegalArgument")
+
+
+def _check_role_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]{0,254}", name):
+        raise Refused(_INVALID, f"invalid role name {name}: invalid parameter", "IllegalArgument")

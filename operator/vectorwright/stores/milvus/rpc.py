@@ -36,9 +36,14 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
 
 
 class MilvusApi:
-    """One database of a Milvus server. ``endpoint`` is where it is, without credentials."""
+    """One database of a Milvus server. ``endpoint`` is where it is, without credentials.
 
-    def __init__(self, connection: Connection) -> None:
+    ``apart`` gives it a connection of its own: clients of one address share one otherwise, and the pauses between the
+    attempts to reach a server that was down.
+    """
+
+    def __init__(self, connection: Connection, *, apart: bool = False) -> None:
+        self._apart = apart
         settings, credentials = connection.settings, connection.credentials
         parts = urlsplit(str(settings["url"]))
         self._secure = parts.scheme.lower() == "https"
@@ -73,7 +78,7 @@ class MilvusApi:
     def _open(self) -> grpc.aio.Channel:
         # Made with the first call: a channel belongs to the event loop that runs then.
         if self._channel is None:
-            options = list(_OPTIONS)
+            options = [*_OPTIONS, ("grpc.use_local_subchannel_pool", int(self._apart))]
             if self._credentials is None:
                 self._channel = grpc.aio.insecure_channel(self._target, options=options)
             else:
