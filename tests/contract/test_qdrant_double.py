@@ -283,6 +283,7 @@ def test_without_a_right_key_nothing_is_told(
         (jwt(KEY, access=[{"collection": "docs", "access": "r"}]), True, True, False),
         (jwt(KEY, access=[{"collection": "other", "access": "rw"}]), False, False, False),
     ],
+    ids=["read-only key", "reads", "manages", "writes one", "reads one", "writes another"],
 )
 def test_a_token_allows_what_it_claims(
     double: QdrantDouble, open_client: OpenClient, key: str, sees: bool, reads: bool, writes: bool
