@@ -69,6 +69,13 @@ class Cluster:
         conditions = "{.items[*].status.conditions[?(@.type=='Ready')].status}"
         return "True" in self.kubectl_run("get", "nodes", "-o", f"jsonpath={conditions}").split()
 
+    @property
+    def machine_address(self) -> str | None:
+        """Where pods reach this machine; None where that is not known."""
+        if self._node is not None:
+            return str(self._node.addresses.machine)
+        return kind.machine_address() if self.source == "kind" else None
+
     def load_image(self, archive: Path) -> None:
         """Give the nodes the images in ``archive``, in the format of ``docker save``.
 

@@ -41,6 +41,16 @@ def cluster_name(name: str) -> str:
     return label[:50].strip("-")
 
 
+def machine_address() -> str | None:
+    """Where the nodes' pods reach this machine: its end of the network that kind's containers are in."""
+    ranges = "{{range .IPAM.Config}}{{.Gateway}} {{end}}"
+    asked = subprocess.run(
+        ["docker", "network", "inspect", "kind", "--format", ranges], capture_output=True, text=True, check=False
+    )
+    found = [word for word in asked.stdout.split() if asked.returncode == 0 and "." in word]
+    return found[0] if found else None
+
+
 def load_image(name: str, archive: Path) -> None:
     """Give the nodes of the cluster ``name`` the images in ``archive``. Raises ClusterError with kind's own words."""
     loaded = subprocess.run(

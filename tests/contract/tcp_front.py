@@ -18,12 +18,12 @@ def reset(connection: socket.socket) -> None:
 
 
 class TcpFront:
-    """Listens on a free port of 127.0.0.1 in front of ``target`` until ``close()``."""
+    """Listens on a free port of ``host`` in front of ``target`` until ``close()``."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], host: str = "127.0.0.1") -> None:
         self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.host = "127.0.0.1"
+        self._listener = socket.create_server((host, 0))
+        self.host = host
         self.port: int = self._listener.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._guard = threading.Lock()

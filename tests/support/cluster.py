@@ -21,7 +21,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if any("devcluster" in getattr(item, "fixturenames", ()) for item in session.items):
         with contextlib.suppress(ClusterError):  # the fixture will say it, for the tests that need a cluster
-            prepare(_uncaptured(session.config))
+            prepare(uncaptured(session.config))
 
 
 @pytest.fixture(scope="session")
@@ -35,12 +35,12 @@ def devcluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 def open_cluster(config: pytest.Config) -> Iterator[Cluster]:
     """The cluster of VECTORWRIGHT_TEST_KUBECONFIG, else a new one that ends with the context."""
     given = os.environ.get(_GIVEN, "")
-    report = _uncaptured(config)
+    report = uncaptured(config)
     with attach(Path(given), report) if given else start(progress=report) as cluster:
         yield cluster
 
 
-def _uncaptured(config: pytest.Config) -> Callable[[str], None]:
+def uncaptured(config: pytest.Config) -> Callable[[str], None]:
     """Print at once: the first start on a machine takes minutes, and pytest would show nothing until it is over."""
     capture = config.pluginmanager.getplugin("capturemanager")
 

@@ -1,0 +1,104 @@
+"""Fixtures of the tests that run real pods: one cluster and one installed operator for all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from deploy.devcluster import Cluster
+from tests.support.cluster import new_namespace, uncaptured
+from tests.support.installed import InstalledOperator
+from tests.support.real_pods import WANTED, Doors, Pods, cluster_with_pods
+from tests.support.vectorwright import Resources
+
+if TYPE_CHECKING:
+    from deploy.trial import TrialOperator
+
+_FIRST_START_SECONDS = 1500
+"""On a machine that never built the programs of a node and the image; 30 s afterwards."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without being asked, nobody waits for pods."""
+    if os.environ.get(WANTED, "0") not in {"", "0"}:
+        return
+    unasked = pytest.mark.skip(reason=f"runs real pods, as root on Linux or with kind: make e2e ({WANTED}=1)")
+    for item in items:
+        if item.get_closest_marker("pods") is not None:
+            item.add_marker(unasked)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The first of these tests pays for the start of the cluster: within its time limit that must not count."""
+    first = next((item for item in session.items if "pods_cluster" in getattr(item, "fixturenames", ())), None)
+    if first is not None:
+        first.add_marker(pytest.mark.timeout(_FIRST_START_SECONDS))
+
+
+@pytest.fixture(scope="session")
+def pods_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster whose nodes run pods and have our image."""
+    with cluster_with_pods(uncaptured(request.config)) as cluster:
+        if not cluster.has_nodes:
+            pytest.fail(f"the cluster from {cluster.source} has no node that is ready")
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def doors(pods_cluster: Cluster) -> Iterator[Doors]:
+    """Ways for pods to this machine's servers."""
+    found = Doors(pods_cluster)
+    if not found.usable():
+        pytest.skip(f"pods of this cluster cannot reach this machine at {found.address or 'any address'}")
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def installed(pods_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InstalledOperator]:
+    """The operator, installed from deploy/kustomize; sources may be on this machine."""
+    address = Doors(pods_cluster).address
+    networks = {"VECTORWRIGHT_ALLOW_NETWORKS": f"{address}/32"} if address[:1].isdigit() else {}
+    operator = InstalledOperator(pods_cluster, tmp_path_factory.mktemp("installed"), **networks)
+    operator.install()
+    yield operator
+    operator.remove()
+
+
+@pytest.fixture
+def pods_namespace(pods_cluster: Cluster) -> Iterator[str]:
+    """A namespace of this test's own, where only restricted pods are let in."""
+    with new_namespace(pods_cluster) as name:
+        pods_cluster.kubectl_run("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+        yield name
+
+
+@pytest.fixture
+def pods(pods_cluster: Cluster, pods_namespace: str) -> Pods:
+    """Pods of this test's own namespace."""
+    return Pods(pods_cluster, pods_namespace)
+
+
+@pytest.fixture
+def served(pods_cluster: Cluster, pods_namespace: str, installed: InstalledOperator) -> Iterator[Resources]:
+    """Our resources in this test's own namespace, with the installed operator at work."""
+    # All that is asked of it here is the end of its log.
+    found = Resources(pods_cluster, pods_namespace, cast("TrialOperator", installed))
+    yield found
+    _let_go(pods_cluster, pods_namespace)
+    found.close()
+    assert not installed.refusals()
+
+
+def _let_go(cluster: Cluster, namespace: str) -> None:
+    """The operator lets the resources go while it can: their namespace ends with the test."""
+    cluster.kubectl_run("-n", namespace, "delete", "vij,vix,vem,vst", "--all", "--timeout=60s", "--ignore-not-found")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory whose path kustomize may go out of."""
+    return tmp_path.resolve()
