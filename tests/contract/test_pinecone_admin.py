@@ -172,6 +172,10 @@ def test_what_is_counted_and_fails_on_purpose(double: PineconeDouble) -> None:
     counted = double.operations.counts
     assert (counted["keys.create"], counted["keys.list"], counted["oauth.token"]) == (4, 1, 2)
     assert double.requests == []
+    names(double, KEY)
+    (asked,) = double.requests
+    assert asked.headers["api-key"] == KEY
+    assert KEY not in repr(asked)
 
 
 def test_keys_outlive_a_restart(admin: Admin, double: PineconeDouble) -> None:
