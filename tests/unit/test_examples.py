@@ -22,10 +22,10 @@ from tests.support.examples import (
     shown_on,
 )
 
-from vectorwright.api.v1alpha1 import EmbeddingModel, IngestionJob, VectorIndex, VectorStore
+from vectorwright.api.v1alpha1 import APIKeyRotation, EmbeddingModel, IngestionJob, VectorIndex, VectorStore
 from vectorwright.stores.registry import Connection, StoreCredentials, open_store
 
-KINDS = {kind.kind: kind for kind in (VectorStore, EmbeddingModel, VectorIndex, IngestionJob)}
+KINDS = {kind.kind: kind for kind in (VectorStore, EmbeddingModel, VectorIndex, IngestionJob, APIKeyRotation)}
 
 
 def check(manifest: Manifest) -> None:

@@ -15,7 +15,9 @@ from .names import is_slotted, slot_of, slotted
 from .passwords import random_password
 
 _SEPARATOR = "_"
-"""Milvus takes letters, digits and underscores, 32 characters: 20 of the spec, and 11."""
+"""Milvus takes letters, digits and underscores."""
+LONGEST_PREFIX = 20
+"""Characters of 32 (``proxy.maxUsernameLength``), of which the digest of the resource and the turn take 11."""
 
 
 class MilvusUsers:
@@ -107,11 +109,18 @@ class MilvusUsers:
 
 
 def open_issuer(assignment: Assignment) -> MilvusUsers:
-    """As every strategy's module has it. Raises Terminal (``InvalidSpec``) where no roles are named."""
+    """As every strategy's module has it. Raises Terminal (``InvalidSpec``) where no roles are named, or too long a
+    name."""
     admin_name(assignment)
     if not assignment.identity.get("roles"):
         raise Terminal(
             "spec.identity.milvus.roles is missing: strategy DualIdentity makes users, and needs to know their roles",
+            reason="InvalidSpec",
+        )
+    if len(assignment.identity["user"]) > LONGEST_PREFIX:
+        raise Terminal(
+            f"spec.identity.milvus.user is longer than the {LONGEST_PREFIX} characters that leave room for the names "
+            "of two users who take turns: shorten it",
             reason="InvalidSpec",
         )
     return MilvusUsers(assignment)

@@ -144,22 +144,29 @@ class QdrantServerIdentity(ApiModel):
 
 
 class WeaviateIdentity(ApiModel):
-    """A user of a Weaviate server with dynamic users (1.30 or newer). `adminCredentials` hold the key of a user who may
-    manage users, as `token`."""
+    """A user of a Weaviate server with dynamic users (1.30 or newer, AUTHENTICATION_DB_USERS_ENABLED).
+    `adminCredentials` hold the key of another user, as `token`, who has the permissions create, read, delete and
+    assign_and_revoke on users of these names (InPlace: read and update)."""
 
-    user: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
-    """Name of the user. The two that take turns (DualIdentity) have it as a prefix; InPlace: the user itself."""
+    user: str = Field(min_length=1, max_length=117, pattern=r"^[A-Za-z][A-Za-z0-9_@.-]*$")
+    """Name of the user. The two that take turns (DualIdentity) have it as a prefix: `search` becomes
+    `search-3f2a91c4-a`. InPlace: the user itself."""
     roles: list[RoleName] | None = Field(default=None, min_length=1, max_length=20)
-    """Roles that the users have. They must exist. DualIdentity asks for them."""
+    """Roles that the users have, exactly. They must exist. DualIdentity asks for them, unless the server runs without
+    RBAC; InPlace leaves roles as they are."""
 
 
 class MilvusIdentity(ApiModel):
-    """A user of a Milvus server. `adminCredentials` are a user who may manage users."""
+    """A user of a Milvus server (2.4 or newer) with `common.security.authorizationEnabled`. `adminCredentials` are
+    another user, `username` and `password`, with the privileges CreateOwnership, DropOwnership, SelectOwnership and
+    ManageOwnership (InPlace: SelectOwnership and UpdateUser, and named in `common.security.superUsers`)."""
 
-    user: str = Field(min_length=1, max_length=20, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
-    """Name of the user. The two that take turns (DualIdentity) have it as a prefix; InPlace: the user itself."""
+    user: str = Field(min_length=1, max_length=32, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    """Name of the user. The two that take turns (DualIdentity) have it as a prefix, of 20 characters at most: `search`
+    becomes `search_3f2a91c4_a`. InPlace: the user itself."""
     roles: list[RoleName] | None = Field(default=None, min_length=1, max_length=20)
-    """Roles that the users have. They must exist. DualIdentity asks for them."""
+    """Roles that the users have, exactly, besides `public`. They must exist. DualIdentity asks for them; InPlace leaves
+    roles as they are."""
 
 
 class PostgresIdentity(ApiModel):
