@@ -151,6 +151,7 @@ async def test_no_client_is_refused_at_any_moment(played: PlayedWorkload) -> Non
     published, asked, refused = [FIRST], [0], list[str]()
     stopped = asyncio.Event()
     judge = opened(played)
+    played.replicas.drain_seconds = 0.5
 
     async def use() -> None:
         while not stopped.is_set():

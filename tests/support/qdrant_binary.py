@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -115,6 +116,8 @@ class ServerReplicas:
     """
 
     host = "127.0.0.1"
+    drain_seconds = 0.0
+    """Between leaving the address and stopping, as a preStop hook has it: for connections that are being opened."""
 
     def __init__(self, servers: list[QdrantServer]) -> None:
         self.servers = servers
@@ -139,6 +142,7 @@ class ServerReplicas:
     def restart(self, at: int) -> None:
         """Stop a server that :meth:`leave` was called for, and start it with what its environment tells now."""
         server = self.servers[at]
+        time.sleep(self.drain_seconds)
         if isinstance(server, QdrantDouble):
             server.stop(grace=2.0)
         else:
