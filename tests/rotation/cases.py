@@ -104,6 +104,10 @@ class IssuerCase(ABC):
 
     missing_reason: ClassVar[str] = "RoleNotFound"
 
+    def changed_identity(self) -> dict[str, Any]:
+        """What :meth:`assignment` takes for another identity of the same resource: another role, another user."""
+        raise NotImplementedError
+
     async def predecessor_named(self) -> tuple[Assignment, KeyMaterial]:
         """A resource that names the key in use before it, where its identity can; and that key."""
         raise NotImplementedError
@@ -155,9 +159,9 @@ def key_request(
     return replace(made, draft=draft or issuer.draft(made))
 
 
-def owner(name: str) -> OwnershipMark:
-    """The mark of a resource of tests."""
-    return OwnershipMark("tests", "team-a", name)
+def owner(name: str, installation: str = "tests") -> OwnershipMark:
+    """The mark of a resource of tests. ``installation`` is one of the test's own where its server is not."""
+    return OwnershipMark(installation, "team-a", name)
 
 
 class OpenIssuer(Protocol):

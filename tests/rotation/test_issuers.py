@@ -19,7 +19,7 @@ from vectorwright.api.v1alpha1.apikeyrotation import Strategy
 from vectorwright.errors import Conflict
 from vectorwright.observability.logs import redact
 from vectorwright.rotation import registry
-from vectorwright.rotation.base import KeyMaterial
+from vectorwright.rotation.base import KeyMaterial, LiveKey
 
 pytestmark = pytest.mark.server
 
@@ -192,6 +192,20 @@ async def test_resources_do_not_see_each_others_keys(case: IssuerCase, open_issu
     assert await case.use(by_hand)
 
 
+@over(lambda case: case.has("changed_identity"))
+async def test_keys_of_the_identity_before_are_listed_and_revoked(case: IssuerCase, open_issuer: OpenIssuer) -> None:
+    old = await begin(case, open_issuer())
+    name = open_issuer().name_of(1)
+    issuer = open_issuer(case.assignment(**case.changed_identity()))
+    new = await begin(case, issuer, 2, old)
+    assert await names_live(issuer) == {name, issuer.name_of(2)}
+    for _ in range(2):
+        await issuer.revoke(LiveKey(old.id, name, 1))
+    await is_refused(case, issuer, old.material)
+    await is_accepted(case, issuer, new.material)
+    assert await names_live(issuer) == {issuer.name_of(2)}
+
+
 @over(lambda case: case.has("predecessor_named"))
 async def test_a_key_that_is_handed_over_is_the_predecessor(case: IssuerCase, open_issuer: OpenIssuer) -> None:
     assignment, material = await case.predecessor_named()
@@ -208,5 +222,6 @@ async def test_no_key_is_taken_for_the_predecessor(case: IssuerCase, open_issuer
 
 @over()
 def test_the_owner_of_an_assignment_is_the_resource(case: IssuerCase) -> None:
-    assert case.assignment("one").owner == owner("one")
+    mark = case.assignment("one").owner
+    assert mark == owner("one", mark.installation)
     assert case.assignment("one").connection.timeout <= 10

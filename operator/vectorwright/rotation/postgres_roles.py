@@ -8,6 +8,7 @@ password, in one transaction.
 from __future__ import annotations
 
 import logging
+import re
 
 import psycopg
 from psycopg import sql
@@ -15,7 +16,7 @@ from psycopg import sql
 from vectorwright.errors import Conflict, Retryable, Terminal
 
 from .base import Assignment, IssuedKey, IssuerTraits, KeyMaterial, KeyRequest, LiveKey
-from .names import SLOTS, slot_of, slotted
+from .names import SLOTS, owner_digest, slot_of, slotted
 from .passwords import random_password
 from .postgres_session import GRANTS_HAVE_OPTIONS, Admin, AdminSession, Role, Transaction, is_let_in
 from .postgres_settings import copy_settings
@@ -35,13 +36,13 @@ class PostgresRoles:
         self._limit = int(assignment.identity.get("connectionLimit") or -1)
         self._ends_sessions = assignment.identity.get("terminateSessions") is not False
         self._mark = f"vectorwright.dev/owner: {assignment.owner}"
-        self._names = {slot: slotted(assignment.owner, self._base, slot, "_") for slot in SLOTS}
+        self._of_ours = rf"_{owner_digest(assignment.owner)}_[{''.join(SLOTS)}]$"
         self._session = AdminSession(assignment.connection)
         self._needs = f"CREATEROLE and the ADMIN option on role {self._base} and on those that are made of it"
 
     def name_of(self, revision: int) -> str:
         """As :meth:`.base.KeyIssuer.name_of`."""
-        return self._names[slot_of(revision)]
+        return slotted(self._assignment.owner, self._base, slot_of(revision), "_")
 
     def draft(self, request: KeyRequest) -> KeyMaterial:
         """The role's name and a new password."""
@@ -109,7 +110,7 @@ class PostgresRoles:
     async def revoke(self, key: LiveKey) -> None:
         """Take login and password away, end the role's sessions, drop it. Where something depends on it that it owns,
         it stays and cannot log in."""
-        if key.name not in self._names.values():
+        if not re.search(self._of_ours, key.name):
             raise Conflict(f"role {key.name} is none of this resource's: it is left alone", reason="NotOurs")
         role = sql.Identifier(key.name)
         async with self._session.transaction(self._needs, changes=True) as transaction:
@@ -133,14 +134,15 @@ class PostgresRoles:
                 )
 
     async def live(self) -> list[LiveKey]:
-        """This resource's roles that may log in."""
+        """This resource's roles that may log in, also those of a base role that the spec named before."""
         async with self._session.transaction(self._needs, changes=False) as transaction:
-            found = [await transaction.role(name) for name in self._names.values()]
-        return [
-            LiveKey(role.name, role.name)
-            for role in found
-            if role is not None and role.may_log_in and role.comment == self._mark
-        ]
+            found = await transaction.rows(
+                "SELECT rolname FROM pg_catalog.pg_roles WHERE rolcanlogin AND rolname ~ $1"
+                " AND pg_catalog.shobj_description(oid, 'pg_authid') = $2 ORDER BY rolname",
+                self._of_ours,
+                self._mark,
+            )
+        return [LiveKey(name, name) for (name,) in found]
 
     async def predecessor(self) -> IssuedKey | None:
         """None: the spec names no login role that was in use before."""

@@ -26,5 +26,8 @@ class PostgresInPlaceCase(PostgresRolesCase):
             make = sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}")
             admin.execute(make.format(sql.Identifier(self.role), sql.Identifier(self.served.base_role)))
 
+    # The password of another role is another role's: it is not touched.
+    changed_identity = IssuerCase.changed_identity
+
 
 CASES: tuple[type[IssuerCase], ...] = (PostgresInPlaceCase,)

@@ -41,7 +41,9 @@ class PostgresRolesCase(IssuerCase):
         }
         credentials = StoreCredentials(username=self.served.admin_role, password=self.served.admin_password)
         return Assignment(
-            Connection("pgvector", settings, credentials, timeout=10), {"role": self.role, **identity}, owner(name)
+            Connection("pgvector", settings, credentials, timeout=10),
+            {"role": self.role, **identity},
+            owner(name, self.served.database),  # the server, and so its roles, are shared by all tests
         )
 
     async def use(self, key: KeyMaterial) -> bool:
@@ -76,6 +78,12 @@ class PostgresRolesCase(IssuerCase):
 
     def missing_role(self) -> Assignment:
         return self.assignment(role="no_such_role")
+
+    def changed_identity(self) -> dict[str, Any]:
+        another = f"{self.served.database}_another"
+        with self.served.as_admin() as admin:  # whoever makes a role has the ADMIN option on it
+            admin.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(another)))
+        return {"role": another}
 
     def weaker(self, name: str, *, createrole: bool = True, grants_base: bool = True) -> StoreCredentials:
         """An admin with less than all rights; the same one for the same name."""
