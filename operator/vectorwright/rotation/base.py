@@ -163,7 +163,8 @@ class KeyIssuer(Protocol):
     async def revoke(self, key: LiveKey) -> None:
         """End a key of this resource. Fine when it is gone already. May be asynchronous at the store.
 
-        May take several calls, as :meth:`create`. Raises Terminal, Retryable.
+        Where keys do not overlap (in place) it ends the one that is in use: for the very end only, never for the key
+        before. May take several calls, as :meth:`create`. Raises Terminal, Retryable.
         """
         ...
 
