@@ -27,7 +27,7 @@ from .rotation_audit import tell
 from .rotation_deletion import finalize
 from .rotation_issue import Waiting
 from .rotation_pass import RotationPass, begin
-from .rotation_report import conditions_of, count_attempts, measure, status_of
+from .rotation_report import conditions_of, count_attempts, measure, renewal_of, status_of
 
 LONGEST_SLEEP = 600.0
 """Seconds after which the clock and the published key are looked at again: a clock may jump, a key be deleted by
@@ -116,9 +116,8 @@ def _outcome(
 
 def _sleep(rotation: RotationPass) -> float:
     """Seconds until something is due."""
-    current = rotation.state.current
-    renewal = schedule.renewal_time(rotation.resource.spec, current) if current is not None else None
-    return max(0.0, (renewal[0] - rotation.now).total_seconds()) if renewal is not None else LONGEST_SLEEP
+    due = renewal_of(rotation)
+    return max(0.0, (due - rotation.now).total_seconds()) if due is not None else LONGEST_SLEEP
 
 
 async def _advance(rotation: RotationPass, edited: list[str]) -> Waiting | None:
@@ -126,6 +125,7 @@ async def _advance(rotation: RotationPass, edited: list[str]) -> Waiting | None:
     state = rotation.state
     if rotation.context.settings.read_only:
         return _read_only(rotation)
+    schedule.check(rotation.resource.spec)
     if rotation.memory.version is None or rotation.memory.damaged:
         await add_finalizer(rotation.context, rotation.key, rotation.resource.metadata)
         await rotation_issue.recover(rotation)

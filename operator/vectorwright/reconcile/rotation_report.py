@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from vectorwright.errors import Retryable, VectorwrightError
+from vectorwright.errors import Retryable, Terminal, VectorwrightError
 from vectorwright.kube.status import ConditionState, rfc3339, shortened
 from vectorwright.observability import metrics
 from vectorwright.rotation import schedule
@@ -25,7 +25,6 @@ def status_of(rotation: RotationPass, waiting: Waiting | None) -> Status:
     """The status but for conditions and attempts."""
     state, spec = rotation.state, rotation.resource.spec
     current = state.current
-    renewal = schedule.renewal_time(spec, current) if current is not None else None
     until = None
     if not isinstance(rotation.opened, VectorwrightError):
         until = schedule.revocable_from(spec, rotation.traits, state)
@@ -40,7 +39,7 @@ def status_of(rotation: RotationPass, waiting: Waiting | None) -> Status:
         "previous": _key(state.previous),
         "issuedAt": _moment(current.issued_at if current is not None else None),
         "notAfter": _moment(current.not_after if current is not None else None),
-        "renewalTime": _moment(renewal[0] if renewal is not None else None),
+        "renewalTime": _moment(renewal_of(rotation)),
         "revokeNotBefore": _moment(until),
         "blockedBy": shortened(waiting.blocked_by, _LONGEST_BLOCK) if waiting is not None else None,
         "lastVerification": _verification(_last_seen(rotation)),
@@ -48,6 +47,18 @@ def status_of(rotation: RotationPass, waiting: Waiting | None) -> Status:
         "history": [_record(record) for record in state.history[:limit]],
     }
     return {name: value for name, value in status.items() if value is not None}
+
+
+def renewal_of(rotation: RotationPass) -> datetime | None:
+    """When the published key is to be replaced; None where nothing says so, or where the schedule is none."""
+    current = rotation.state.current
+    if current is None:
+        return None
+    try:
+        found = schedule.renewal_time(rotation.resource.spec, current)
+    except Terminal:
+        return None  # the step that needs it says what is wrong
+    return found[0] if found is not None else None
 
 
 def conditions_of(
@@ -117,10 +128,9 @@ def measure(rotation: RotationPass, waiting: Waiting | None, error: Vectorwright
     place = rotation.resource.key
     current = rotation.state.current
     if current is not None:
-        renewal = schedule.renewal_time(rotation.resource.spec, current)
         for metric, moment in (
             (metrics.KEY_EXPIRATION, current.not_after),
-            (metrics.KEY_RENEWAL, renewal[0] if renewal is not None else None),
+            (metrics.KEY_RENEWAL, renewal_of(rotation)),
         ):
             if moment is None:
                 metric.forget(*place)

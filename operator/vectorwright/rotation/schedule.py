@@ -6,7 +6,7 @@ the present key was issued.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from vectorwright.api.cron import next_slot
 from vectorwright.api.v1alpha1.apikeyrotation import APIKeyRotationSpec
@@ -47,6 +47,12 @@ def lifetime(spec: APIKeyRotationSpec, issued_at: datetime) -> timedelta:
 def expiry(spec: APIKeyRotationSpec, traits: IssuerTraits, issued_at: datetime) -> datetime | None:
     """``not_after`` of a key that is made now; None where such keys do not expire. Raises Terminal."""
     return issued_at + lifetime(spec, issued_at) if traits.expires else None
+
+
+def check(spec: APIKeyRotationSpec) -> None:
+    """Raise Terminal (``InvalidSchedule``) for a schedule that is none: before anything is made."""
+    if spec.schedule is not None:
+        next_slot(spec.schedule, datetime.now(UTC))
 
 
 def renewal_time(spec: APIKeyRotationSpec, key: KeyRecord) -> tuple[datetime, str] | None:
