@@ -190,13 +190,16 @@ def _encoded(password: str) -> str:
 
 
 def admin_name(assignment: Assignment) -> str:
-    """Name of the admin's user. Raises Terminal (``InvalidCredentials``) where there is none."""
+    """Name of the admin's user, "" for one who comes with an API key. Raises Terminal (``InvalidCredentials``) where
+    there are no credentials."""
     credentials = assignment.connection.credentials
-    name = credentials.username or (credentials.token or "").partition(":")[0]
-    if not name or not (credentials.token or credentials.password):
+    if credentials.token:
+        name, separator, _ = credentials.token.partition(":")
+        return name if separator else ""
+    if not (credentials.username and credentials.password):
         raise Terminal(
             "the Secret of spec.adminCredentials holds no user name and password: put those of a user there who may "
             "manage users",
             reason="InvalidCredentials",
         )
-    return name
+    return credentials.username

@@ -95,13 +95,15 @@ class WeaviateUserApi:
             await rest.close()
 
     async def answers_strangers(self, name: str) -> bool:
-        """Whether the server tells of a user, or that there is none, without any key."""
+        """Whether the server tells its version, and of a user or that there is none, without any key."""
         rest = self._opened(StoreCredentials())
         try:
-            await rest.get(_user(name))
-        except Absent:
-            return True
-        except (Denied, Refused):
+            told = await rest.get("/meta")
+            if "version" not in told:
+                return False
+            with suppress(Absent):
+                await rest.get(_user(name))
+        except (Absent, Denied, Refused):
             return False
         finally:
             await rest.close()
@@ -109,7 +111,10 @@ class WeaviateUserApi:
 
     async def users(self) -> list[WeaviateUser]:
         """All users that the admin may see: without the right to read users, none."""
-        answer = await self._call("GET", "/users/db", "read_users", "")
+        try:
+            answer = await self._call("GET", "/users/db", "read_users", "")
+        except Absent:
+            raise self._rest.stranger(404) from None
         if not isinstance(answer, list):
             raise self._rest.stranger(200)
         return [self._parsed(one) for one in answer]
@@ -123,7 +128,10 @@ class WeaviateUserApi:
 
     async def create(self, name: str) -> str:
         """Make a user without roles. Its key. Raises Conflict where there is one of that name."""
-        return self._key(await self._change("POST", _user(name), "create_users", name, {}))
+        try:
+            return self._key(await self._change("POST", _user(name), "create_users", name, {}))
+        except Absent:
+            raise self._rest.stranger(404) from None
 
     async def rotate(self, name: str) -> str:
         """Give a user another key, which ends the one it has. Raises NotFound."""
@@ -148,7 +156,7 @@ class WeaviateUserApi:
         except Denied as error:
             if error.status == 403 and error.told is not None:
                 return None
-            raise self._denied(error, name) from None
+            raise self._denied(error, "") from None
         except Refused as error:
             raise self._refused(error) from None
         return True
