@@ -59,9 +59,9 @@ def start(
     return cluster
 
 
-def prepare(progress: Progress = silent) -> None:
+def prepare(progress: Progress = silent, *, node: bool | None = None) -> None:
     """Build now what ``start()`` would build first, where a cluster would come from Go modules. Raises ClusterError."""
-    chosen = _choose(os.environ.get("CONTEXT", ""), node_wanted())
+    chosen = _choose(os.environ.get("CONTEXT", ""), node_wanted() if node is None else node)
     if chosen in (_from_go_modules, _with_node):
         build.ensure_built(progress)
     if chosen is _with_node:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from deploy.devcluster import Cluster
+from deploy.devcluster import Cluster, ClusterError
 from tests.support.cluster import new_namespace, uncaptured
 from tests.support.installed import InstalledOperator
-from tests.support.real_pods import WANTED, Doors, Pods, cluster_with_pods
+from tests.support.real_pods import WANTED, Doors, Pods, cluster_with_pods, prepare_pods
 from tests.support.vectorwright import Resources
 
 if TYPE_CHECKING:
     from deploy.trial import TrialOperator
-
-_FIRST_START_SECONDS = 1500
-"""On a machine that never built the programs of a node and the image; 30 s afterwards."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,10 +30,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """The first of these tests pays for the start of the cluster: within its time limit that must not count."""
-    first = next((item for item in session.items if "pods_cluster" in getattr(item, "fixturenames", ())), None)
-    if first is not None:
-        first.add_marker(pytest.mark.timeout(_FIRST_START_SECONDS))
+    """Build programs and image before the first test needs them."""
+    if not session.config.option.collectonly and any(
+        "pods_cluster" in getattr(item, "fixturenames", ()) and item.get_closest_marker("skip") is None
+        for item in session.items
+    ):
+        with contextlib.suppress(ClusterError):  # the fixture will say it
+            prepare_pods(uncaptured(session.config))
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +66,8 @@ def installed(pods_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
     operator = InstalledOperator(pods_cluster, tmp_path_factory.mktemp("installed"), **networks)
     operator.install()
     yield operator
-    operator.remove()
+    if not pods_cluster.processes:  # one that was there before, and stays
+        operator.remove()
 
 
 @pytest.fixture

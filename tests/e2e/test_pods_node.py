@@ -56,7 +56,9 @@ def run_pod(cluster: Cluster) -> str:
     wait_for(lambda: kubectl("get", "sa", "default", "--ignore-not-found"), what="the account", timeout=60, every=0.2)
     kubectl("apply", "-f", "-", input=POD)
     kubectl("wait", "--for=condition=Ready", "pod/probe", "--timeout=60s")
-    return kubectl("get", "pod", "probe", "-o", "jsonpath={.metadata.uid}")
+    uid = kubectl("get", "pod", "probe", "-o", "jsonpath={.metadata.uid}")
+    assert processes_of(uid, pauses=True)
+    return uid
 
 
 def output(*command: str) -> str:
@@ -91,11 +93,10 @@ def interfaces() -> set[str]:
     return {path.name for path in Path("/sys/class/net").iterdir()}
 
 
-def gone(directory: Path, uid: str, before: set[str]) -> None:
+def gone(directory: Path, before: set[str]) -> None:
     """Wait until nothing is left of a cluster. The kernel ends a network a moment after its last process."""
     wait_for(lambda: not traces(directory), what=f"nothing of it to be left: {directory}", timeout=20, every=0.2)
     wait_for(lambda: interfaces() <= before, what="its interfaces to go", timeout=20, every=0.2)
-    assert processes_of(uid) == []
 
 
 def test_two_stand_side_by_side_and_leave_nothing() -> None:
@@ -112,8 +113,12 @@ def test_two_stand_side_by_side_and_leave_nothing() -> None:
         assert len(interfaces() - before) == 2
         assert rules() == packets, "the rules of kube-proxy are the node's, not this machine's"
         assert traces(one.directory)
-    for cluster, uid in zip((one, other), uids, strict=True):
-        gone(cluster.directory, uid, before)
+        one.restart_apiserver()
+        one.kubectl_run("delete", "pod", "probe", "--wait")
+        uids.append(run_pod(one))
+    for cluster in (one, other):
+        gone(cluster.directory, before)
+    assert not any(processes_of(uid, pauses=True) for uid in uids)
     assert rules() == packets
 
 
@@ -133,7 +138,8 @@ def test_a_killed_owner_leaves_nothing() -> None:
         assert owner.stdout is not None
         uid, directory = owner.stdout.readline().split()
         owner.send_signal(signal.SIGKILL)
-    gone(Path(directory), uid, before)
+    gone(Path(directory), before)
+    assert processes_of(uid, pauses=True) == []
 
 
 @pytest.fixture
@@ -156,4 +162,5 @@ def test_what_was_killed_altogether_is_removed_by_the_next_command(name: str) ->
         wait_for(lambda: not any(one.alive() for one in identities), what="all to be killed", timeout=20)
         assert any("group" in trace for trace in traces(directory))
         state.remove(directory)
-        gone(directory, uid, before)
+        gone(directory, before)
+        assert processes_of(uid, pauses=True) == []

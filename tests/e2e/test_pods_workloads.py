@@ -1,7 +1,8 @@
 """Workloads of a test's own in real pods, as tests of rotation need them.
 
 What is checked: a Deployment of our image runs a program on two replicas that reads a Secret, in its environment and in
-its files; a changed annotation of the template rolls it, and the new pods have the new value.
+its files; a changed annotation of the template rolls it, and the new pods have the new value. The image has what every
+store, source and model needs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,24 @@ PROGRAM = """
         with open("/etc/secret/password") as file:
             print(os.environ["password"], file.read(), flush=True)
         time.sleep(0.2)
+"""
+
+
+EVERYTHING = """
+    import importlib, re, time
+    from importlib import metadata
+    from vectorwright.stores.registry import MODULES
+    names = {re.match(r"[A-Za-z0-9._-]+", line)[0] for line in metadata.requires("vectorwright")}
+    missing = []
+    for name in sorted(names - {"vectorwright"}):
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    for module in [*MODULES.values(), "faiss", "lancedb", "wordllama"]:
+        importlib.import_module(module)
+    print("missing:", missing, "of", len(names), flush=True)
+    time.sleep(600)
 """
 
 
@@ -46,3 +65,9 @@ def test_a_deployment_reads_its_secret_and_rolls(pods: Pods) -> None:
 
 def has_read(pods: Pods, name: str, value: str) -> bool:
     return value in pods.kubectl("logs", name)
+
+
+def test_the_image_has_every_driver(pods: Pods) -> None:
+    pods.deployment("everything", EVERYTHING, replicas=1)
+    wait_until(lambda: "missing:" in pods.logs("app=everything"), "everything is imported", 90)
+    assert "missing: [] of" in pods.logs("app=everything")

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from deploy.devcluster import Cluster, attach, start
+from deploy.devcluster import Cluster, attach, prepare, start
 from deploy.devcluster.image import IMAGE, ensure_image
 from deploy.devcluster.processes import wait_for
 from tests.contract.tcp_front import TcpFront
@@ -28,6 +28,21 @@ from tests.contract.tcp_front import TcpFront
 WANTED = "VECTORWRIGHT_E2E"
 _SECRET_PLACE = "/etc/secret"
 Body = dict[str, Any]
+
+
+def prepare_pods(report: Callable[[str], None]) -> None:
+    """Build what a cluster with pods needs: within a test, its time limit would count. Raises ClusterError."""
+    if not os.environ.get("VECTORWRIGHT_TEST_KUBECONFIG"):
+        prepare(report, node=True)
+        _archive(report)
+
+
+def _archive(report: Callable[[str], None]) -> Path | None:
+    """The image for the nodes; None where they have it, or can fetch it."""
+    if "VECTORWRIGHT_E2E_IMAGE" in os.environ:
+        return None
+    given = os.environ.get("VECTORWRIGHT_E2E_ARCHIVE", "")
+    return Path(given) if given else ensure_image(report)
 
 
 @contextlib.contextmanager
@@ -39,9 +54,9 @@ def cluster_with_pods(report: Callable[[str], None]) -> Iterator[Cluster]:
             yield cluster
         return
     with start(progress=report, node=True) as cluster:
-        if "VECTORWRIGHT_E2E_IMAGE" not in os.environ:
-            archive = os.environ.get("VECTORWRIGHT_E2E_ARCHIVE", "")
-            cluster.load_image(Path(archive) if archive else ensure_image(report))
+        if (archive := _archive(report)) is not None:
+            report("loading the image")
+            cluster.load_image(archive)
         yield cluster
 
 
@@ -187,8 +202,9 @@ class Pods:
         self.kubectl("rollout", "status", f"deployment/{name}", f"--timeout={timeout:g}s", timeout=timeout + 30)
 
 
-def processes_of(uid: str) -> list[int]:
-    """Processes of a pod's containers on this machine, by their control group; the sandbox's own is left out."""
+def processes_of(uid: str, *, pauses: bool = False) -> list[int]:
+    """Processes of a pod's containers on this machine, by their control group; with ``pauses`` those that only wait, as
+    the sandbox's does."""
     needles = [f"pod{uid}".encode(), f"pod{uid.replace('-', '_')}".encode()]
     found = []
     for place in Path("/proc").glob("[0-9]*"):
@@ -196,7 +212,7 @@ def processes_of(uid: str) -> list[int]:
             groups, command = (place / "cgroup").read_bytes(), (place / "cmdline").read_bytes()
         except OSError:
             continue
-        if any(needle in groups for needle in needles) and command.split(b"\0")[0] != b"/pause":
+        if any(needle in groups for needle in needles) and (pauses or command.split(b"\0")[0] != b"/pause"):
             found.append(int(place.name))
     return found
 

@@ -34,6 +34,7 @@ contexts: [{name: k, context: {cluster: k, user: k}}]
 EOF
     echo "$4" > "$RECORD/created" ;;
 "delete cluster") echo "$4" > "$RECORD/deleted" ;;
+"load image-archive") echo "$3 $5" > "$RECORD/loaded" ;;
 esac
 """
 
@@ -144,6 +145,24 @@ def test_kind_makes_a_cluster_and_deletes_it(tools: Tools, tmp_path: Path) -> No
         assert cluster.kubeconfig.stat().st_mode & 0o777 == 0o600
         assert not (tmp_path / "deleted").exists()
     assert (tmp_path / "deleted").read_text().strip() == made
+
+
+def test_nodes_of_kind_are_given_an_image_and_others_are_not(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools.add("kind", _KIND)
+    tools.add("docker", '[ "$1" = network ] && echo "fc00::1 172.18.0.1"; exit 0')
+    tools.add("kubectl", "true")
+    with start(node=True) as cluster:
+        cluster.load_image(tmp_path / "image.tar")
+        made = (tmp_path / "created").read_text().strip()
+        assert (tmp_path / "loaded").read_text().split() == [str(tmp_path / "image.tar"), made]
+        assert cluster.machine_address == "172.18.0.1"
+    _kubeconfig(tmp_path / "home" / ".kube" / "config", "blue")
+    with start(context="blue", node=True) as cluster:
+        assert cluster.machine_address is None
+        with pytest.raises(ClusterError, match="push it to a registry"):
+            cluster.load_image(tmp_path / "image.tar")
 
 
 def test_kind_is_quoted_when_it_fails(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:

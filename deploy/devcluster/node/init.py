@@ -11,6 +11,7 @@ the namespace of mounts these are empty file systems, so that neither this machi
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+_MS_BIND = 4096
 _HIDDEN = ("/run", "/var/lib", "/var/log")
 _KEPT = {"containerd": "/var/lib/containerd", "kubelet": "/var/lib/kubelet", "pods": "/var/log/pods"}
 """Folders of the cluster's directory, and where the node's programs see them: what is large must be on a disk."""
@@ -25,6 +27,14 @@ _KEPT = {"containerd": "/var/lib/containerd", "kubelet": "/var/lib/kubelet", "po
 
 def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True)
+
+
+def _bind(source: str, target: Path) -> None:
+    """The system call itself: the command would look for the path behind an open file, where it is no more."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(source.encode(), os.fsencode(target), None, _MS_BIND, None) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(target))
 
 
 def _hide(place: str, visible: Sequence[Path]) -> None:
@@ -37,7 +47,7 @@ def _hide(place: str, visible: Sequence[Path]) -> None:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        _mount("--bind", f"/proc/self/fd/{handle}", str(path))
+        _bind(f"/proc/self/fd/{handle}", path)
         os.close(handle)
 
 

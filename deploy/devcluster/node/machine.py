@@ -41,7 +41,12 @@ class Machine:
         command += ["--", sys.executable, "-I", "-S", str(_INIT), "--directory", str(directory)]
         command += [word for path in visible for word in ("--visible", str(path))]
         group = cgroups.name_of(remove)
-        cgroups.create(group)
+        try:
+            cgroups.create(group)
+        except OSError as error:
+            raise ClusterError(
+                f"NODE=1 needs a control group for its pods, and none can be made here: {error}"
+            ) from error
         process = ManagedProcess.start(
             command,
             log=directory.parent / "node.log",
