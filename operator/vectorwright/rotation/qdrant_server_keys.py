@@ -127,9 +127,11 @@ class QdrantServerKeys:
         return told == {True}
 
     async def revoke(self, key: LiveKey) -> None:
-        """Take the key out of the Secret and restart the server. The only key makes room for one that nobody knows.
+        """Take the key out of the Secret and restart the server.
 
-        Raises Retryable (``InProgress``) until no replica takes it any more, Terminal, Conflict.
+        In the place of the only key comes a random one, which is in the server's Secret alone; the key that was handed
+        over stays where it is the only one. Raises Retryable (``InProgress``) until no replica takes the key any more,
+        Terminal, Conflict.
         """
         keys = await self._secret.read()
         if keys.owner is None and keys.change is None:
@@ -139,7 +141,7 @@ class QdrantServerKeys:
         await self._restart(keys)
 
     def _without(self, keys: ServerKeys, key: LiveKey) -> ServerKeys | None:
-        """Both keys without one; None where it is none of them. Raises Conflict for the only one, if it is not ours."""
+        """Both keys without one; None where there is nothing to change."""
         if key.id not in {keys.primary_id, keys.alternative_id}:
             return None
         if keys.has_second and key.id == keys.alternative_id:
@@ -147,7 +149,7 @@ class QdrantServerKeys:
         if keys.has_second:
             return replace(keys, primary=keys.alternative, primary_id=keys.alternative_id)
         if revision_of(self._owner, key.id) is None:
-            raise Conflict(f"key {key.id} is the only one that {self._secret} holds", reason="KeyInUse")
+            return None  # not made here, and nothing could take its place
         # Without a key the server would let everybody in.
         sealed = random_token()
         return replace(keys, primary=sealed, alternative=sealed, primary_id=SEALED, alternative_id=SEALED, owner=None)
