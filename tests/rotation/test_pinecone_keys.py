@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ from tests.rotation.issuers.pinecone_keys import PROJECT, REAL, PineconeDualKey
 from tests.support.loopback_http import LoopbackHttp, Request, Response
 from tests.support.pinecone.admin import ROLES
 from tests.support.pinecone.refusals import Refusal
+from tests.support.tls import TlsFront
 
 from vectorwright.errors import Retryable, Terminal, VectorwrightError
 from vectorwright.kube import clock
@@ -118,6 +120,18 @@ async def test_tokens_that_are_always_refused_are_no_reason_to_go_on(
     error = await failed(issuer.live)
     assert (type(error), error.reason) == (Terminal, "AccessDenied")
     assert case.double.operations.count("keys.list") == 2
+
+
+async def test_a_service_account_that_is_taken_away(case: PineconeDualKey) -> None:
+    client_id, secret = case.double.admin.add_account("second")
+    issuer = open_issuer(case.assigned(client_id, secret))
+    made = await issuer.create(key_request(issuer, 1))
+    case.double.admin.remove_account(client_id)
+    for call in (issuer.live, lambda: issuer.revoke(LiveKey(made.id, issuer.name_of(1), 1))):
+        error = await failed(call)
+        assert (type(error), error.reason) == (Terminal, "AccessDenied")
+    assert await issuer.accepts(made.material) is True  # its keys live on
+    await issuer.close()
 
 
 async def test_the_token_endpoint_is_throttled(case: PineconeDualKey, issuer: PineconeKeys) -> None:
@@ -300,6 +314,21 @@ async def test_listings_are_followed_to_their_end(monkeypatch: pytest.MonkeyPatc
 
 
 # Addresses and credentials
+
+
+async def test_every_address_is_verified(case: PineconeDualKey, tls_front: Callable[[int], TlsFront]) -> None:
+    front = tls_front(case.double.port)
+    assignment = case.assignment(adminUrl=front.url, loginUrl=front.url)
+    connection = replace(assignment.connection, settings={"controlUrl": front.url})
+    ours = TlsSettings(ca=front.ca_file.read_text())
+    for tls, reason in ((TlsSettings(), "TLSVerificationFailed"), (ours, ""), (replace(ours, server_name="x"), "TLS")):
+        issuer = open_issuer(replace(assignment, connection=replace(connection, tls=tls)))
+        for call in (issuer.live, lambda: issuer.accepts(KeyMaterial(token="pcsk_of_a_person"))):  # noqa: B023
+            if reason:
+                assert (await failed(call)).reason.startswith(reason)
+            else:
+                await call()
+        await issuer.close()
 
 
 def test_the_version_of_the_api_is_the_one_of_the_sdk() -> None:

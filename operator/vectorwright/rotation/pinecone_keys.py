@@ -89,9 +89,11 @@ class ServiceAccount:
         token = (answer.body or {}).get("access_token")
         if not answer.fine or not isinstance(token, str) or not token:
             raise self._refusal(answer)
+        if not (token.isascii() and token.isprintable()):  # no header would take it
+            raise self._login.stranger(answer.status)
         life = (answer.body or {}).get("expires_in")
         stated = isinstance(life, int | float) and not isinstance(life, bool) and life > 0
-        return usable(token, "the access token"), float(life) if stated else math.inf  # type: ignore[arg-type]
+        return token, float(life) if stated else math.inf  # type: ignore[arg-type]
 
     def _refusal(self, answer: Answer) -> VectorwrightError:
         body = answer.body or {}
