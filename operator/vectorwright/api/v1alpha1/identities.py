@@ -129,7 +129,7 @@ class WorkloadReference(ApiModel):
 class QdrantServerIdentity(ApiModel):
     """The two keys of a self-hosted Qdrant server (1.17 or newer), `service.api_key` and `service.alt_api_key`, which
     it reads from a Secret when it starts. Both keys are handed over to this resource. Each rotation restarts the server
-    twice; with fewer than two ready replicas requests are refused meanwhile."""
+    twice, one replica after the other: it needs two of them and a readiness probe."""
 
     workload: WorkloadReference
     """The workload that runs the server."""
@@ -138,9 +138,10 @@ class QdrantServerIdentity(ApiModel):
     api_key_field: str | None = Field(default=None, min_length=1, max_length=253)
     """Key in that Secret that becomes `service.api_key`. `api-key` when left out."""
     alt_api_key_field: str | None = Field(default=None, min_length=1, max_length=253)
-    """Key in that Secret that becomes `service.alt_api_key`. `alt-api-key` when left out."""
+    """Key in that Secret that becomes `service.alt_api_key`. `alt-api-key` when left out. Between rotations it holds the
+    same as the other: some servers take an empty key for one."""
     allow_single_replica: bool | None = None
-    """Rotate also where the workload has fewer than two replicas: requests are refused while it restarts."""
+    """Rotate also where nobody may answer while the workload restarts: requests are refused meanwhile."""
 
 
 class WeaviateIdentity(ApiModel):
