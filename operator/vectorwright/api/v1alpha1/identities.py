@@ -138,8 +138,8 @@ class QdrantServerIdentity(ApiModel):
     api_key_field: str | None = Field(default=None, min_length=1, max_length=253)
     """Key in that Secret that becomes `service.api_key`. `api-key` when left out."""
     alt_api_key_field: str | None = Field(default=None, min_length=1, max_length=253)
-    """Key in that Secret that becomes `service.alt_api_key`. `alt-api-key` when left out. Between rotations it holds the
-    same as the other: some servers take an empty key for one."""
+    """Key in that Secret that becomes `service.alt_api_key`. `alt-api-key` when left out. Between rotations it holds
+    the same as the other: some servers take an empty key for one."""
     allow_single_replica: bool | None = None
     """Rotate also where nobody may answer while the workload restarts: requests are refused meanwhile."""
 
