@@ -21,7 +21,7 @@ from tests.rotation.issuers.qdrant_tokens import lets_in
 from tests.rotation.steps import make, revoke
 from tests.support.api_double import ApiDouble, Body
 from tests.support.qdrant import jwt
-from tests.support.qdrant_workload import FIRST, PlayedWorkload, identity, played_server, secret_manifest
+from tests.support.qdrant_workload import FIRST, PlayedWorkload, identity, keys_in, played_server, secret_manifest
 
 from vectorwright.errors import Conflict, Retryable
 from vectorwright.kube.tenure import process_tenure
@@ -111,6 +111,8 @@ async def rotated(played: PlayedWorkload, revision: int, old: IssuedKey) -> Issu
 
 
 async def test_from_the_first_key_to_the_last(played: PlayedWorkload) -> None:
+    seen: list[dict[str, str]] = []
+    played.api.listeners.append(lambda kind, _, body: seen.append(keys_in(body)) if kind == "Secret" else None)
     issuer = opened(played)
     await issuer.check()
     before = await issuer.predecessor()
@@ -143,7 +145,8 @@ async def test_from_the_first_key_to_the_last(played: PlayedWorkload) -> None:
     assert played.ids["primary"] == SEALED
     assert await issuer.live() == []
     await opened(played, "another").check()
-    assert played.restarts == 5
+    assert played.restarts == len(seen) == 5
+    assert all(held["api-key"] and held["alt-api-key"] for held in seen)
 
 
 async def test_no_client_is_refused_at_any_moment(played: PlayedWorkload) -> None:
