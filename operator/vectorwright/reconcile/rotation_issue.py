@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from vectorwright.api.v1alpha1.common import ANNOTATION_ROTATE
-from vectorwright.errors import Terminal
+from vectorwright.errors import Retryable, Terminal
 from vectorwright.kube.status import utc_now
 from vectorwright.kube.workloads import find_workloads, refusal
 from vectorwright.rotation import schedule
-from vectorwright.rotation.base import KeyRequest
+from vectorwright.rotation.base import KeyRequest, LiveKey
 from vectorwright.rotation.state import KeyRecord, Record, RotationState, Step, Verification
 
 from .rotation_audit import tell
@@ -18,6 +18,9 @@ from .rotation_pass import RotationPass
 
 VERIFY_PATIENCE = timedelta(minutes=5)
 """For which a store may refuse a key that it just made: Pinecone's keys take seconds to be known everywhere."""
+REMAKE_AFTER = timedelta(seconds=30)
+"""A key that is refused for so long after its making is made again, twice at most."""
+MOST_REMADE = 2
 VERIFY_DELAYS = (0.1, 10.0)
 """Seconds between two trials: the first ones follow each other closely."""
 
@@ -36,6 +39,13 @@ def pace(rotation: RotationPass, delays: tuple[float, float] = VERIFY_DELAYS) ->
     return min(delays[1], max(delays[0], (rotation.now - since).total_seconds() / 5))
 
 
+def in_progress(error: Retryable) -> Waiting:
+    """What an issuer does that takes several calls is no failure. Raises everything else that it is told."""
+    if error.reason != "InProgress":
+        raise error
+    return Waiting(error.message, error.after or VERIFY_DELAYS[0])
+
+
 async def recover(rotation: RotationPass) -> None:
     """Nothing is remembered: find out where things stand, from the Secret's annotations and the store's list.
 
@@ -51,7 +61,6 @@ async def recover(rotation: RotationPass) -> None:
         return
     if held.material is not None and rotation.traits.provable and not await rotation.issuer.accepts(held.material):
         held = replace(held, material=None)
-    others = sorted((key for key in live if key.id != held.id), key=lambda key: key.revision or 0)
     now = utc_now()
     state = RotationState(
         revision=max([held.revision, *(key.revision or 0 for key in live)]),
@@ -61,13 +70,33 @@ async def recover(rotation: RotationPass) -> None:
         published=True,
         step_since=now,
     )
-    if others:
-        last = others[-1]
-        previous = KeyRecord(last.revision or 0, last.id, last.name, held.issued_at, made=True)
-        record = Record(held.revision, held.id, "Recovered", now, published_at=now)
-        state = replace(state, previous=previous, record=record, step=Step.WAIT)
+    previous = await _outlived(rotation, held, live) if held.material is not None else None
+    if previous is not None or (held.material is not None and rotation.targets):
+        # From Restart on: whether it was done is told by the pod templates. The API server's time of the publication,
+        # not now: pods that started since have the published key.
+        record = Record(held.revision, held.id, "Recovered", now, published_at=rotation.publication.published_at)
+        state = replace(state, previous=previous, record=record, step=Step.RESTART)
     await rotation.save(state)
     tell(rotation, "RotationRecovered", f"nothing was remembered; key {held.id} is published in {rotation.publication}")
+
+
+async def _outlived(rotation: RotationPass, held: KeyRecord, live: list[LiveKey]) -> KeyRecord | None:
+    """A key that is not the published one and may still be in use. Raises Terminal, Retryable."""
+    if not rotation.traits.overlaps:
+        return None
+    others = sorted((key for key in live if key.id != held.id), key=lambda key: key.revision or 0)
+    if others:
+        last = others[-1]
+        return KeyRecord(last.revision or 0, last.id, last.name, held.issued_at, made=True)
+    handed_over = await rotation.issuer.predecessor()
+    if handed_over is not None and handed_over.id != held.id:
+        name = handed_over.id
+        return KeyRecord(0, handed_over.id, name, held.issued_at, None, handed_over.material, made=True)
+    before = rotation.publication.held_before()
+    if before is not None:
+        name = rotation.issuer.name_of(held.revision - 1)
+        return KeyRecord(held.revision - 1, name, name, held.issued_at, None, before, made=True)
+    return None
 
 
 async def plan(rotation: RotationPass, reason: str) -> None:
@@ -81,6 +110,9 @@ async def plan(rotation: RotationPass, reason: str) -> None:
         if told := refusal(workload):
             raise Terminal(told, reason="RestartTargetRefused")
     await issuer.check()
+    if reason == "KeyRefused" and state.current is not None:
+        # It is dead: another one may take its name, and nobody has to put it back into the Secret.
+        rotation.state = state = replace(state, current=replace(state.current, material=None))
     revision, previous = await _place(rotation)
     pending = drafted(rotation, revision)
     request = rotation.resource.metadata.annotations.get(ANNOTATION_ROTATE)
@@ -93,6 +125,7 @@ async def plan(rotation: RotationPass, reason: str) -> None:
         drafted_for=rotation.identity,
         handled_request=request or state.handled_request,
         record=Record(revision, pending.id, reason, rotation.now),
+        remade=0,
     )
     if rotation.publication.body is not None and not rotation.publication.ours:
         tell(
@@ -112,9 +145,13 @@ async def _place(rotation: RotationPass) -> tuple[int, KeyRecord | None]:
     never overwritten, and goes the way of a replaced key. Raises Terminal (``NoFreeIdentity``), Retryable.
     """
     state, issuer = rotation.state, rotation.issuer
-    revision, current = state.revision + 1, state.current
+    current = state.current
     live = await issuer.live() if issuer.traits.overlaps else []
-    taken = {key.name for key in live} | ({current.name} if current is not None else set())
+    # The store may have later ones than are remembered: a backup was restored.
+    revision = max([state.revision, *(key.revision or 0 for key in live)]) + 1
+    # The name of a key that is gone, or whose value nobody knows, is free unless the store has it.
+    published = {current.name} if current is not None and current.material is not None else set()
+    taken = {key.name for key in live} | published
     if issuer.traits.overlaps and issuer.name_of(revision) in taken:
         revision += 1
         if issuer.name_of(revision) in taken:
@@ -124,9 +161,9 @@ async def _place(rotation: RotationPass) -> tuple[int, KeyRecord | None]:
                 "nobody uses",
                 reason="NoFreeIdentity",
             )
-    if current is not None:
+    if current is not None and (current.material is not None or current.id in {key.id for key in live}):
         return revision, None
-    if (handed_over := await issuer.predecessor()) is not None:
+    if current is None and (handed_over := await issuer.predecessor()) is not None:
         first = KeyRecord(0, handed_over.id, handed_over.id, rotation.now, None, handed_over.material, made=True)
         return revision, first
     if live:
@@ -139,9 +176,20 @@ def drafted(rotation: RotationPass, revision: int) -> KeyRecord:
     """The key of a revision as it is to be made."""
     now, issuer = utc_now(), rotation.issuer
     name = issuer.name_of(revision)
-    not_after = schedule.expiry(rotation.resource.spec, issuer.traits, now)
+    not_after = _expiry(rotation, now)
     record = KeyRecord(revision, name, name, now, not_after)
     return replace(record, material=issuer.draft(_request(rotation, record))) if issuer.traits.generates else record
+
+
+def _expiry(rotation: RotationPass, now: datetime) -> datetime | None:
+    """When the new key is to expire. The rotation after this one waits until a key that cannot be revoked has expired:
+    where that takes long, the new one lives longer, or nobody would have a valid one. Raises Terminal."""
+    traits, current = rotation.traits, rotation.state.current
+    not_after = schedule.expiry(rotation.resource.spec, traits, now)
+    if not_after is None or traits.revocable or current is None or current.not_after is None:
+        return not_after
+    ended = current.not_after + timedelta(seconds=traits.leeway)
+    return max(not_after, ended + (not_after - now) * schedule.RENEW_FRACTION)
 
 
 def _request(rotation: RotationPass, pending: KeyRecord) -> KeyRequest:
@@ -156,8 +204,9 @@ def _request(rotation: RotationPass, pending: KeyRecord) -> KeyRequest:
     )
 
 
-async def redraft(rotation: RotationPass) -> None:
-    """What keys are made for was changed while one was being made: nobody has it yet, so it is made once more."""
+async def redraft(rotation: RotationPass, *, remade: int = 0) -> None:
+    """Nobody has the key that is being made, so it is made once more: for what the spec says now, or because the store
+    refuses it."""
     state = rotation.state
     await rotation.save(
         state.at(
@@ -165,6 +214,7 @@ async def redraft(rotation: RotationPass) -> None:
             rotation.now,
             pending=drafted(rotation, state.revision),
             drafted_for=rotation.identity,
+            remade=remade,
         )
     )
 
@@ -174,7 +224,11 @@ async def create(rotation: RotationPass) -> Waiting | None:
     pending = rotation.state.pending
     if pending is None:
         raise Terminal("the key that is to be made was forgotten", reason="StateDamaged")
-    issued = await rotation.issuer.create(_request(rotation, pending))
+    await rotation.memory.require_unchanged()
+    try:
+        issued = await rotation.issuer.create(_request(rotation, pending))
+    except Retryable as error:
+        return in_progress(error)
     made = replace(
         pending,
         id=issued.id,
@@ -194,7 +248,7 @@ async def verify(rotation: RotationPass) -> Waiting | None:
         raise Terminal("the key that is to be proved was forgotten", reason="StateDamaged")
     if traits.provable and traits.known_before_publication:
         if not await rotation.issuer.accepts(pending.material):
-            return _refused(rotation, pending)
+            return await _refused(rotation, pending)
         state = replace(state, verification=Verification(rotation.now, pending.id, "Accepted"))
     await rotation.save(state.at(Step.PUBLISH, rotation.now))
     proved = traits.provable and traits.known_before_publication
@@ -203,8 +257,16 @@ async def verify(rotation: RotationPass) -> Waiting | None:
     return None
 
 
-def _refused(rotation: RotationPass, pending: KeyRecord) -> Waiting:
-    since = rotation.state.step_since or rotation.now
+async def _refused(rotation: RotationPass, pending: KeyRecord) -> Waiting | None:
+    state = rotation.state
+    since = state.step_since or rotation.now
+    if state.remade < MOST_REMADE and rotation.now - since > REMAKE_AFTER:
+        # Another process may have made it anew after this one did: what is remembered is not what the store has.
+        await redraft(rotation, remade=state.remade + 1)
+        tell(
+            rotation, "KeyMadeAgain", f"the store refuses key {pending.id}, which nobody has yet: it is made once more"
+        )
+        return None
     if rotation.now - since > VERIFY_PATIENCE:
         raise Terminal(
             f"the store refuses key {pending.id}, which it made at {since:%H:%M:%S} UTC: nothing was published; look "
@@ -219,9 +281,10 @@ async def publish(rotation: RotationPass) -> Waiting | None:
     state, pending = rotation.state, rotation.state.pending
     if pending is None:
         raise Terminal("the key that is to be published was forgotten", reason="StateDamaged")
-    following = replace(
-        state, current=pending, pending=None, previous=state.current or state.previous, identity=state.drafted_for
-    )
+    replaced = state.previous or state.current
+    if replaced is not None and replaced.id == pending.id and rotation.traits.overlaps:
+        replaced = None  # it was gone, and the new one took its name
+    following = replace(state, current=pending, pending=None, previous=replaced, identity=state.drafted_for)
     await rotation.publication.publish(rotation.filled(following))
     published = rotation.publication.published_at
     await rotation.save(following.at(Step.RESTART, rotation.now, published=True).noted(published_at=published))

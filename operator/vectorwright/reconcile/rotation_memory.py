@@ -103,6 +103,13 @@ class Memory:
             raise secret_forbidden(error, self.key.namespace, self.name) from None
         self.version = written["metadata"]["resourceVersion"]
 
+    async def require_unchanged(self) -> None:
+        """Raise Retryable (``ChangedMeanwhile``) when another process wrote since the state was read. Before what
+        cannot be undone and is not named by the state."""
+        body = await find_secret(self.client, self.key.namespace, self.name)
+        if body is None or body["metadata"]["resourceVersion"] != self.version:
+            raise changed_meanwhile(self.key.namespace, self.name)
+
     async def delete(self) -> None:
         """Forget everything. Fine when nothing is there."""
         try:

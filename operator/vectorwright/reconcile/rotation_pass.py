@@ -91,8 +91,12 @@ class RotationPass:
         if current is None or current.material is None:
             return None
         previous = self.state.previous
-        ended = self.state.step in (Step.IDLE, Step.VERIFY_REFUSED)
-        return self.filled(replace(self.state, previous=None) if ended or previous is None else self.state)
+        without = self.filled(replace(self.state, previous=None))
+        if previous is None or self.state.step in (Step.IDLE, Step.VERIFY_REFUSED):
+            return without
+        if self.state.step is Step.REVOKE and not self.publication.differences(without):
+            return without  # it was taken out already, and that was not remembered
+        return self.filled(self.state)
 
     def filled(self, state: RotationState) -> Filling:
         """What the Secret holds in a state that has a current key."""

@@ -175,6 +175,18 @@ class Publication:
         except (KeyError, ValueError):
             return None
 
+    def held_before(self) -> KeyMaterial | None:
+        """The token before, where a field of the Secret is to hold it and nothing else, and does."""
+        if not self.ours or self.body is None:
+            return None
+        data = data_of(self.body, resources.SECRETS)
+        for name, template in (self.spec.data or {}).items():
+            if template.strip() == "${previousToken}" and (
+                value := data.get(name, b"").decode(errors="replace").strip()
+            ):
+                return KeyMaterial(token=value)
+        return None
+
     def _material(self, body: Object) -> KeyMaterial | None:
         """The credential that the Secret holds now."""
         data, names = data_of(body, resources.SECRETS), self.spec.keys.dump() if self.spec.keys else {}

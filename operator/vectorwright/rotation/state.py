@@ -107,6 +107,10 @@ class RotationState:
     """Keys that were revoked so far: the first one may wait for a person."""
     published: bool = False
     """Whether the Secret was ever written: one that vanished since is made again."""
+    remade: int = 0
+    """How often the pending key was made again because the store refused it."""
+    restarted: tuple[str, ...] = ()
+    """Workloads that were restarted for the current key: one that lost its restart is told from one that is new."""
     step_since: datetime | None = None
     """When the present step began."""
     record: Record | None = None
@@ -163,6 +167,7 @@ def from_data(data: Mapping[str, bytes]) -> RotationState | None:
         seen = plain["verification"]
         plain["verification"] = Verification(**{**seen, "time": _time(seen["time"])}) if seen else None
         plain["step_since"] = _time(plain["step_since"])
+        plain["restarted"] = tuple(plain.get("restarted", ()))
         return RotationState(**plain)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
