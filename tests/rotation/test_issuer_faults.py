@@ -96,11 +96,14 @@ async def test_a_server_that_does_not_answer(case: IssuerCase, open_issuer: Open
     if "live" in case.calls:
         await warm.live()
     case.exchanges.be(mode)
-    for issuer in (warm, cold):
+
+    async def fails(issuer: KeyIssuer) -> None:
         for name, call in methods(case, issuer, key).items():
             with pytest.raises(Retryable) as failed:
                 await asyncio.wait_for(call(), 30)
             assert failed.value.reason != "InProgress", name
+
+    await asyncio.gather(fails(warm), fails(cold))
     case.exchanges.heal()
     assert await case.inventory() == before
     for issuer in (warm, cold):

@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
 import psycopg
 import pytest
+import trustme
 from psycopg import sql
 from tests.contract.data import batch, definition
 from tests.rotation.cases import OpenIssuer, key_request
@@ -26,7 +28,7 @@ from tests.support.postgres_roles import PostgresWithRoles
 from vectorwright.errors import Conflict, Retryable, Terminal
 from vectorwright.rotation.base import IssuedKey, KeyIssuer, LiveKey
 from vectorwright.rotation.postgres_settings import _value
-from vectorwright.stores.registry import StoreCredentials, open_store
+from vectorwright.stores.registry import StoreCredentials, TlsSettings, open_store
 
 pytestmark = pytest.mark.server
 
@@ -86,7 +88,7 @@ async def test_sessions_end_with_their_role(served: PostgresWithRoles, open_issu
     issuer = open_issuer()
     a, b = await made_by(issuer), await made_by(issuer, 2)
     with session_of(served, a) as old, session_of(served, a) as older, session_of(served, b) as new:
-        await revoke(issuer, a, 1)
+        await issuer.revoke(LiveKey(a.id, a.id, 1))  # one call is enough
         for ended in (old, older):
             with pytest.raises(psycopg.OperationalError, match="terminating connection"):
                 ended.execute("SELECT 1")
@@ -221,6 +223,48 @@ async def test_a_superuser_may_be_the_admin(
     with session_of(served, a):
         await revoke(issuer, a, 1)
     assert served.roles() == {}
+
+
+async def test_an_attempt_that_is_still_under_way_is_waited_for(
+    case: PostgresRolesCase, served: PostgresWithRoles, open_issuer: OpenIssuer
+) -> None:
+    issuer = open_issuer()
+    name, mark = issuer.name_of(1), f"vectorwright.dev/owner: {case.assignment().owner}"
+    with served.as_admin() as admin:  # of a process that is gone, on a server that has not noticed
+        admin.execute("BEGIN")
+        admin.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}").format(*map(sql.Identifier, (name, case.role))))
+        admin.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(name), sql.Literal(mark)))
+        attempt = asyncio.ensure_future(issuer.create(key_request(issuer, 1)))
+        await asyncio.sleep(0.5)
+        admin.execute("COMMIT")
+    with pytest.raises(Retryable) as again:
+        await attempt
+    assert again.value.reason == "InProgress"
+    a = await made_by(issuer)
+    assert await issuer.accepts(a.material)
+    assert served.roles() == {a.id: True}
+
+
+async def test_the_way_there_is_encrypted_and_the_server_verified(
+    case: PostgresRolesCase, served: PostgresWithRoles, open_issuer: OpenIssuer
+) -> None:
+    plain = case.assignment()
+    settings = {**plain.connection.settings, "host": served.server.host, "port": served.server.tls_port}
+    del settings["sslMode"]
+
+    def over(tls: TlsSettings) -> KeyIssuer:
+        return open_issuer(replace(plain, connection=replace(plain.connection, settings=settings, tls=tls)))
+
+    trusted = over(TlsSettings(ca=served.server.ca_file.read_text()))
+    await trusted.check()
+    a = await made_by(trusted)
+    assert await trusted.accepts(a.material)
+    assert not await trusted.accepts(case.other(a.material))
+    stranger = over(TlsSettings(ca=trustme.CA().cert_pem.bytes().decode()))
+    for call in (stranger.check, stranger.live, lambda: stranger.accepts(a.material)):
+        with pytest.raises(Terminal) as refused:
+            await call()
+        assert refused.value.reason == "TLSVerificationFailed"
 
 
 async def test_names_fit_into_what_the_server_keeps(

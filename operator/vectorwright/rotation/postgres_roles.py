@@ -84,9 +84,16 @@ class PostgresRoles:
             "mark": sql.Literal(self._mark),
         }
         verb = "ALTER" if exists else "CREATE"
-        await transaction.run(
-            f"{verb} ROLE {{role}} LOGIN INHERIT CONNECTION LIMIT {{limit}} PASSWORD {{verifier}}", **parts
-        )
+        statement = f"{verb} ROLE {{role}} LOGIN INHERIT CONNECTION LIMIT {{limit}} PASSWORD {{verifier}}"
+        try:
+            await transaction.run(statement, **parts)
+        except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+            raise Retryable(
+                f"role {name} came about at {self._session.endpoint} while it was being made, as by an attempt that "
+                "was broken off; it is looked at again",
+                reason="InProgress",
+                after=_AFTER_SECONDS,
+            ) from None
         await transaction.run("COMMENT ON ROLE {role} IS {mark}", **parts)
         await transaction.run("GRANT {base} TO {role}", **parts)
         await copy_settings(transaction, self._base, name)

@@ -116,6 +116,7 @@ class Transaction:
                 inherit = "WITH INHERIT TRUE" if self.server_version >= GRANTS_HAVE_OPTIONS else ""
                 await self.run(f"GRANT {{role}} TO CURRENT_USER {inherit}", role=sql.Identifier(role))
                 await self._terminate(role)
+        await self.rows("SELECT pg_catalog.pg_stat_clear_snapshot()")  # a transaction sees what it saw first, otherwise
         return int((await self.rows(left, role))[0][0])
 
     async def _terminate(self, role: str) -> None:
