@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from deploy.devcluster import Cluster, ClusterError, kind, start, state
 from deploy.devcluster.node import cgroups, requirements
+from deploy.devcluster.node.addresses import BLOCKS, Addresses
 from deploy.devcluster.node.configuration import PAUSE_IMAGE
 from deploy.devcluster.paths import CHECKOUT, cluster_directory
 from deploy.devcluster.processes import Identity, wait_for
@@ -27,6 +28,7 @@ from tests.support.real_pods import processes_of
 
 pytestmark = [pytest.mark.pods, pytest.mark.cluster, pytest.mark.timeout(300)]
 
+_INTERFACES = Path("/sys/class/net")
 POD = f"""
 apiVersion: v1
 kind: Pod
@@ -89,18 +91,28 @@ def traces(directory: Path) -> list[str]:
     return found
 
 
-def interfaces() -> set[str]:
-    return {path.name for path in Path("/sys/class/net").iterdir()}
+def wire(cluster: Cluster) -> str:
+    """The interface that leads to the node, by its name and number: the name is used again."""
+    (name,) = (one.interface for one in map(Addresses, BLOCKS) if str(one.machine) == cluster.machine_address)
+    return f"{name}:{(_INTERFACES / name / 'ifindex').read_text().strip()}"
 
 
-def gone(directory: Path, before: set[str]) -> None:
+def is_there(wire: str) -> bool:
+    name, _, number = wire.partition(":")
+    try:
+        return (_INTERFACES / name / "ifindex").read_text().strip() == number
+    except OSError:
+        return False
+
+
+def gone(directory: Path, wire: str) -> None:
     """Wait until nothing is left of a cluster. The kernel ends a network a moment after its last process."""
     wait_for(lambda: not traces(directory), what=f"nothing of it to be left: {directory}", timeout=20, every=0.2)
-    wait_for(lambda: interfaces() <= before, what="its interfaces to go", timeout=20, every=0.2)
+    wait_for(lambda: not is_there(wire), what="its interface to go", timeout=20, every=0.2)
 
 
 def test_two_stand_side_by_side_and_leave_nothing() -> None:
-    before, packets = interfaces(), rules()
+    packets = rules()
     with start(node=True) as one, start(node=True) as other:
         uids = [run_pod(cluster) for cluster in (one, other)]
         addresses = {cluster.machine_address for cluster in (one, other)}
@@ -110,35 +122,36 @@ def test_two_stand_side_by_side_and_leave_nothing() -> None:
         }
         assert len(pods) == 2
         assert one.has_nodes
-        assert len(interfaces() - before) == 2
+        wires = [wire(cluster) for cluster in (one, other)]
+        assert all(is_there(one) for one in wires)
         assert rules() == packets, "the rules of kube-proxy are the node's, not this machine's"
         assert traces(one.directory)
         one.restart_apiserver()
         one.kubectl_run("delete", "pod", "probe", "--wait")
         uids.append(run_pod(one))
-    for cluster in (one, other):
-        gone(cluster.directory, before)
+    for cluster, interface in zip((one, other), wires, strict=True):
+        gone(cluster.directory, interface)
     assert not any(processes_of(uid, pauses=True) for uid in uids)
     assert rules() == packets
 
 
 def test_a_killed_owner_leaves_nothing() -> None:
-    before = interfaces()
     script = textwrap.dedent(
         """
         import time
         from deploy.devcluster import start
-        from tests.e2e.test_pods_node import run_pod
+        from tests.e2e.test_pods_node import run_pod, wire
         cluster = start(node=True)
-        print(run_pod(cluster), cluster.directory, flush=True)
+        print(run_pod(cluster), wire(cluster), cluster.directory, flush=True)
         time.sleep(600)
         """
     )
     with subprocess.Popen([sys.executable, "-c", script], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
-        uid, directory = owner.stdout.readline().split()
+        uid, interface, directory = owner.stdout.readline().split()
+        assert is_there(interface)
         owner.send_signal(signal.SIGKILL)
-    gone(Path(directory), before)
+    gone(Path(directory), interface)
     assert processes_of(uid, pauses=True) == []
 
 
@@ -151,9 +164,9 @@ def name() -> Iterator[str]:
 
 
 def test_what_was_killed_altogether_is_removed_by_the_next_command(name: str) -> None:
-    before, directory = interfaces(), cluster_directory(name)
+    directory = cluster_directory(name)
     with start(name, node=True, owned=False) as cluster:
-        uid = run_pod(cluster)
+        uid, interface = run_pod(cluster), wire(cluster)
         known = state.load(directory)
         assert known is not None
         identities: list[Identity] = [identity for pair in known.processes for identity in pair]
@@ -162,5 +175,5 @@ def test_what_was_killed_altogether_is_removed_by_the_next_command(name: str) ->
         wait_for(lambda: not any(one.alive() for one in identities), what="all to be killed", timeout=20)
         assert any("group" in trace for trace in traces(directory))
         state.remove(directory)
-        gone(directory, before)
+        gone(directory, interface)
         assert processes_of(uid, pauses=True) == []

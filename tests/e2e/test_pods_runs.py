@@ -1,7 +1,8 @@
 """Ingestion runs in real pods, and what can happen to them.
 
-What is checked: a worker has no way to the Kubernetes API; one that is deleted or killed in the middle is replaced, and
-the run ends complete, with little done twice; an IngestionJob that is deleted while it runs takes its pods with it.
+What is checked: a worker runs under an account of its own, without a token of the Kubernetes API; one that is deleted
+or killed in the middle is replaced, and the run ends complete, with little done twice; an IngestionJob that is deleted
+while it runs takes its pods with it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tests.support.vectorwright import Body, Resources
 
 pytestmark = [pytest.mark.pods, pytest.mark.cluster, pytest.mark.server, pytest.mark.timeout(300)]
 WORKERS = "app.kubernetes.io/component=worker"
+ACCOUNT = "ingest"
 DOCUMENTS = 60
 BATCH = 4
 
@@ -47,6 +49,7 @@ def running(served: Resources, pods: Pods, doors: Doors, chroma_server: ChromaSe
     )
     index = {"storeRef": {"name": "store"}, "indexName": f"{pods.namespace}-i", "embeddingModelRef": {"name": "model"}}
     served.create("VectorIndex", "index", index)
+    pods.kubectl("create", "serviceaccount", ACCOUNT)
     served.wait_ready("VectorIndex", "index")
     served.create(
         "IngestionJob",
@@ -55,6 +58,7 @@ def running(served: Resources, pods: Pods, doors: Doors, chroma_server: ChromaSe
             "indexRef": {"name": "index"},
             "source": {"configMap": {"name": "pages"}},
             "batch": {"maxRecords": BATCH, "workers": 1},
+            "runner": {"serviceAccountName": ACCOUNT},
         },
     )
     wait_until(lambda: len(pages(slow)) >= BATCH * 3, "the run is in the middle", 90)
@@ -68,7 +72,7 @@ def test_a_worker_has_no_way_to_the_kubernetes_api(running: Body, pods: Pods) ->
         running["metadata"]["name"],
         """
         import os, urllib.request, ssl
-        print(os.path.exists("/var/run/secrets/kubernetes.io"), "KUBERNETES_SERVICE_HOST" in os.environ)
+        print(os.path.exists("/var/run/secrets/kubernetes.io"))
         try:
             urllib.request.urlopen(
                 "https://kubernetes.default.svc/api/v1/secrets", context=ssl._create_unverified_context()
@@ -77,7 +81,9 @@ def test_a_worker_has_no_way_to_the_kubernetes_api(running: Body, pods: Pods) ->
             print(getattr(error, "code", error))
         """,
     )
-    assert found.splitlines()[0].split()[0] == "False"
+    assert running["spec"]["serviceAccountName"] == ACCOUNT
+    assert running["spec"]["automountServiceAccountToken"] is False
+    assert found.splitlines()[0] == "False"
     assert found.splitlines()[1] in {"401", "403"}
 
 

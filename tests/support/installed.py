@@ -25,6 +25,7 @@ class InstalledOperator:
 
     def __init__(self, cluster: Cluster, directory: Path, **environment: str) -> None:
         self.pods = Pods(cluster, SYSTEM_NAMESPACE)
+        self._was_there = True
         self._overlay = directory / "overlay"
         self._overlay.mkdir()
         name, _, tag = image_name().rpartition(":")
@@ -44,12 +45,16 @@ class InstalledOperator:
 
     def install(self) -> None:
         """Apply it and wait until both pods are ready and one of them leads."""
+        kinds = self.pods.cluster.kubectl_run("get", "crd", "vectorstores.vectorwright.dev", "--ignore-not-found")
+        self._was_there = bool(kinds)
         self.pods.cluster.kubectl_run("apply", "--server-side", "--force-conflicts", "-k", str(self._overlay))
         self.pods.wait_rolled_out(DEPLOYMENT)
         self.wait_led()
 
     def remove(self) -> None:
-        """Delete all of it, the kinds and their objects included."""
+        """Delete all of it, the kinds and their objects included; nothing where there was an installation before."""
+        if self._was_there:
+            return
         self.pods.cluster.kubectl_run("delete", "-k", str(self._overlay), "--ignore-not-found", "--timeout=120s")
 
     def running(self) -> list[Body]:

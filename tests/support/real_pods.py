@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from deploy.devcluster import Cluster, attach, prepare, start
+from deploy.devcluster import Cluster, ClusterError, attach, prepare, start
 from deploy.devcluster.image import IMAGE, ensure_image
 from deploy.devcluster.processes import wait_for
 from tests.contract.tcp_front import TcpFront
@@ -38,9 +38,14 @@ def prepare_pods(report: Callable[[str], None]) -> None:
 
 
 def _archive(report: Callable[[str], None]) -> Path | None:
-    """The image for the nodes; None where they have it, or can fetch it."""
+    """The image for the nodes; None where they have it, or can fetch it. Raises ClusterError where neither is so."""
     if "VECTORWRIGHT_E2E_IMAGE" in os.environ:
         return None
+    if context := os.environ.get("CONTEXT"):
+        raise ClusterError(
+            f"CONTEXT={context}: its nodes take images from a registry; push this checkout's to one of theirs, "
+            "and name it by VECTORWRIGHT_E2E_IMAGE"
+        )
     given = os.environ.get("VECTORWRIGHT_E2E_ARCHIVE", "")
     return Path(given) if given else ensure_image(report)
 
