@@ -180,7 +180,8 @@ class PostgresIdentity(ApiModel):
     connection_limit: int | None = Field(default=None, ge=1, le=10000)
     """Connections that one login role may have. No limit when left out."""
     terminate_sessions: bool | None = None
-    """End the sessions of a login role when it is revoked. `true` when left out: a session outlives its password."""
+    """End the sessions of a login role when it is revoked: a session outlives its password. `true` when left out.
+    InPlace: `true` ends them when the password is changed; they go on when left out."""
 
 
 class GeneratedIdentity(ApiModel):
