@@ -132,6 +132,10 @@ def test_up_stays_down_removes_and_both_may_be_repeated(name: str) -> None:
     again = launcher("up", NAME=name)
     assert again.returncode == 0
     assert "running already" in again.stderr
+    if running.source == "control plane":
+        with_node = launcher("up", NAME=name, NODE="1")
+        assert with_node.returncode == 1
+        assert f"cluster {name} runs without a node: stop it first" in with_node.stderr
     assert f"{name}: running" in launcher("status").stdout
     namespaces = subprocess.run(
         [directory / "bin" / "kubectl", "get", "ns"], capture_output=True, text=True, check=True

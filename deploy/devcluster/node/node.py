@@ -80,7 +80,7 @@ class Node:
         self._start_scheduler()
         self._start_containerd()
         self._start_dns()
-        self._start_kubelet()
+        kubelet = self._start_kubelet()
         self._start_proxy()
         progress("waiting for the node to be ready")
         conditions = "{.status.conditions[?(@.type=='Ready')].status}"
@@ -88,7 +88,7 @@ class Node:
             lambda: kubectl("get", "node", NODE_NAME, "--ignore-not-found", "-o", f"jsonpath={conditions}") == "True",
             what="the node to be ready",
             timeout=_READY_SECONDS,
-            process=self._processes[-2],
+            process=kubelet,
             every=0.3,
         )
 
@@ -167,7 +167,7 @@ class Node:
 
         wait_for(answers, what="CoreDNS to answer", timeout=60, process=process)
 
-    def _start_kubelet(self) -> None:
+    def _start_kubelet(self) -> ManagedProcess:
         resolver = self._write("resolv.conf", f"nameserver {self.addresses.node}\n")
         text = configuration.kubelet(
             self.addresses,
@@ -178,7 +178,7 @@ class Node:
         config = self._write("kubelet.yaml", text)
         flags = [f"--config={config}", f"--kubeconfig={self._file('kubelet.kubeconfig')}"]
         flags += [f"--hostname-override={NODE_NAME}", f"--node-ip={self.addresses.node}"]
-        self._run("kubelet", self._machine.enter(self._programs.kubernetes, "kubelet", *flags))
+        return self._run("kubelet", self._machine.enter(self._programs.kubernetes, "kubelet", *flags))
 
     def _start_proxy(self) -> None:
         text = configuration.kube_proxy(self.addresses, kubeconfig=self._file("kube-proxy.kubeconfig"))
