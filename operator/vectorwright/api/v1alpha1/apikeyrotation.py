@@ -241,7 +241,8 @@ class RotationRecord(ApiModel):
     key_id: str
     """Its id."""
     reason: str
-    """Why it was issued: Initial, Interval, Schedule, Expiry, Requested, SpecChanged, KeyLost."""
+    """Why it was issued: Initial, Interval, Schedule, Expiry, Requested, SpecChanged, KeyLost, KeyRefused; Recovered where
+    nothing was remembered."""
     started_at: Timestamp
     """When the rotation began."""
     published_at: Timestamp | None = None
