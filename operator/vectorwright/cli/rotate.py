@@ -6,12 +6,18 @@ import argparse
 import asyncio
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vectorwright.api.v1alpha1 import APIKeyRotation
 from vectorwright.api.v1alpha1.apikeyrotation import RotationRecord
-from vectorwright.api.v1alpha1.common import ANNOTATION_CONFIRM_REVOKE, ANNOTATION_ROTATE
-from vectorwright.errors import Retryable, Terminal, VectorwrightError
+from vectorwright.api.v1alpha1.common import (
+    ANNOTATION_CONFIRM_REVOKE,
+    ANNOTATION_PAUSED,
+    ANNOTATION_RECONCILE,
+    ANNOTATION_ROTATE,
+)
+from vectorwright.errors import NotFound, Retryable, Terminal, VectorwrightError
 from vectorwright.kube import resources
 
 from .connecting import Cluster, add_cluster_flags, connected
@@ -38,7 +44,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--confirm",
         action="store_true",
-        help="allow the revocation of the key before; when a rotation waits for that, no other one is begun",
+        help="allow the revocation of the key that is in use now; when a rotation waits for such a word already, that "
+        "one goes on and no other one is begun",
     )
     add_cluster_flags(parser, "namespace of the APIKeyRotation")
     parser.set_defaults(run=run)
@@ -51,7 +58,7 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command. Exit status 1 when the key was not replaced, 130 when it was interrupted."""
+    """Run the command. Exit status 1 when the key was not replaced (yet), 130 when it was interrupted."""
     try:
         print(asyncio.run(_rotate(args)))
     except VectorwrightError as error:
@@ -63,44 +70,100 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the operator was asked for."""
+
+    mark: str
+    """Value of the annotation by which the operator tells that it has seen all this."""
+    request: str | None = None
+    """Of a new rotation; None: one that waits for a word goes on."""
+    revoked: str | None = None
+    """Id of the key whose revocation was allowed."""
+
+
 async def _rotate(args: argparse.Namespace) -> str:
     async with connected(args) as cluster:
         rotation = await _get(cluster, args.name)
-        waiting = rotation.status.step in ("Grace", "Revoke") and rotation.status.previous is not None
-        if args.confirm and waiting:
-            request = rotation.status.handled_request or ""
-            await _confirm(cluster, rotation)
+        status, now = rotation.status, datetime.now(UTC).isoformat(timespec="microseconds")
+        waits = status.step in ("Grace", "Revoke") and status.previous is not None
+        if args.confirm and waits:
+            asked = _Asked(now, revoked=status.previous.id if status.previous is not None else None)
         else:
-            request = datetime.now(UTC).isoformat(timespec="microseconds")
-            await _annotate(cluster, args.name, ANNOTATION_ROTATE, request)
-        if not args.wait:
-            return f"{args.name}: " + (
-                "the revocation is allowed" if args.confirm and waiting else "asked for a new key"
+            asked = _Asked(now, now, status.current.id if args.confirm and status.current is not None else None)
+        wanted = {
+            ANNOTATION_RECONCILE: asked.mark,
+            ANNOTATION_ROTATE: asked.request,
+            ANNOTATION_CONFIRM_REVOKE: asked.revoked,
+        }
+        await _annotate(cluster, args.name, {name: value for name, value in wanted.items() if value})
+        if rotation.paused:
+            raise Terminal(
+                f"{args.name} is paused: what was asked for is done once the annotation {ANNOTATION_PAUSED} is removed"
             )
-        return await _follow(cluster, args, request, rotation.status.revision or 0)
+        if args.wait:
+            return await _follow(cluster, args, asked)
+        done = ["asked for a new key"] if asked.request else []
+        done += [f"the revocation of key {asked.revoked} is allowed"] if asked.revoked else []
+        return f"{args.name}: {'; '.join(done)}"
 
 
-async def _follow(cluster: Cluster, args: argparse.Namespace, request: str, revision: int) -> str:
-    """Tell each step, until the rotation that was asked for is through. Raises Terminal, Retryable."""
+async def _follow(cluster: Cluster, args: argparse.Namespace, asked: _Asked) -> str:
+    """Tell each step, until what was asked for is through. Raises NotFound, Terminal, Retryable."""
     deadline = time.monotonic() + args.timeout
     told = ""
     while time.monotonic() < deadline:
-        rotation = await _get(cluster, args.name)
-        status = rotation.status
-        if status.handled_request == request:
-            if status.step == "Idle" and (status.revision or 0) >= revision:
+        try:
+            rotation = await _get(cluster, args.name)
+            if _is_through(rotation, asked):
                 return _result(args.name, rotation)
-            stalled = next((item for item in status.conditions or () if item.type == "Stalled"), None)
-            if stalled is not None:
-                raise Terminal(f"{args.name}: {stalled.reason}: {stalled.message}")
-            if args.confirm and status.step == "Revoke":
+            if args.confirm and rotation.status.step == "Revoke":
                 await _confirm(cluster, rotation)
-        line = f"{status.step or 'Pending'}: {status.blocked_by}" if status.blocked_by else status.step or "Pending"
+            line = _line(rotation, asked)
+        except Retryable as error:
+            line = error.message  # the API server is away for a moment; the rotation goes on
         if line != told:
             print(line, file=sys.stderr, flush=True)
             told = line
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
     raise Retryable(f"{args.name}: not through after {args.timeout:.0f} s; it goes on ({told})")
+
+
+def _is_through(rotation: APIKeyRotation, asked: _Asked) -> bool:
+    """Whether what was asked for is done. Raises Terminal where somebody has to act first."""
+    status = rotation.status
+    if asked.request is None:
+        if status.previous is None or status.previous.id != asked.revoked:
+            return True
+    else:
+        # Somebody may have asked once more meanwhile: then theirs is the one that is acted on.
+        request = rotation.metadata.annotations.get(ANNOTATION_ROTATE, asked.request)
+        if status.handled_request in (asked.request, request) and status.step == "Idle":
+            return True
+    stalled = next((item for item in status.conditions or () if item.type == "Stalled"), None)
+    if stalled is not None and _is_seen(rotation, asked):
+        raise Terminal(f"{rotation.metadata.name}: {stalled.reason}: {stalled.message}")
+    return False
+
+
+def _is_seen(rotation: APIKeyRotation, asked: _Asked) -> bool:
+    """Whether the status is of a time after the question."""
+    mark = rotation.metadata.annotations.get(ANNOTATION_RECONCILE, asked.mark)
+    return rotation.status.last_handled_reconcile_at in (asked.mark, mark)
+
+
+def _line(rotation: APIKeyRotation, asked: _Asked) -> str:
+    """Where it stands."""
+    status = rotation.status
+    step = status.step or "Pending"
+    if not _is_seen(rotation, asked):
+        return "waiting for the operator"
+    if status.blocked_by:
+        return f"{step}: {status.blocked_by}"
+    issuing = next((item for item in status.conditions or () if item.type == "Issuing"), None)
+    if status.failed_attempts and issuing is not None:
+        return f"{step}: {issuing.message}"
+    return step
 
 
 def _result(name: str, rotation: APIKeyRotation) -> str:
@@ -118,13 +181,17 @@ async def _confirm(cluster: Cluster, rotation: APIKeyRotation) -> None:
     previous = rotation.status.previous
     annotated = rotation.metadata.annotations.get(ANNOTATION_CONFIRM_REVOKE)
     if previous is not None and previous.id and annotated != previous.id:
-        await _annotate(cluster, rotation.metadata.name, ANNOTATION_CONFIRM_REVOKE, previous.id)
+        await _annotate(cluster, rotation.metadata.name, {ANNOTATION_CONFIRM_REVOKE: previous.id})
 
 
 async def _get(cluster: Cluster, name: str) -> APIKeyRotation:
-    return APIKeyRotation.model_validate(await cluster.client.get(resources.API_KEY_ROTATIONS, name, cluster.namespace))
+    try:
+        body = await cluster.client.get(resources.API_KEY_ROTATIONS, name, cluster.namespace)
+    except NotFound:
+        raise NotFound(f"APIKeyRotation {name} does not exist in namespace {cluster.namespace}") from None
+    return APIKeyRotation.model_validate(body)
 
 
-async def _annotate(cluster: Cluster, name: str, annotation: str, value: str) -> None:
-    body = {"metadata": {"annotations": {annotation: value}}}
+async def _annotate(cluster: Cluster, name: str, annotations: dict[str, str]) -> None:
+    body = {"metadata": {"annotations": annotations}}
     await cluster.client.patch(resources.API_KEY_ROTATIONS, name, cluster.namespace, body)
