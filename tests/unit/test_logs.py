@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from vectorwright.observability.logs import configure_logging, log_context, redact, register_secret
+from vectorwright.observability.logs import configure_logging, log_context, redact, register_name, register_secret
 
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -117,6 +117,15 @@ def test_registered_secrets_are_masked_wherever_they_stand(lines: Lines) -> None
     (line,) = lines()
     assert line["msg"] == "b *** c and tiny"
     assert line["note"] == "***"
+
+
+def test_names_are_shown_that_secrets_hold_beside_values() -> None:
+    for secret in ("user-of-a-key", "value-of-a-key"):
+        register_secret(secret)
+    assert redact("user-of-a-key: value-of-a-key") == "***: ***"
+    register_name("user-of-a-key")
+    register_secret("user-of-a-key")  # the Secret was read again
+    assert redact("user-of-a-key: value-of-a-key") == "user-of-a-key: ***"
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def log_context(
 
 
 _secrets: OrderedDict[str, None] = OrderedDict()
+_names: OrderedDict[str, None] = OrderedDict()
 _secrets_lock = threading.Lock()
 
 _QUOTED = r"['\"]?\s*[:=]\s*(?:b?['\"])?"
@@ -92,10 +93,25 @@ def register_secret(value: str | bytes) -> None:
     if len(text) < _SHORTEST_SECRET:
         return
     with _secrets_lock:
-        _secrets[text] = None
-        _secrets.move_to_end(text)
-        while len(_secrets) > _MOST_SECRETS:
-            _secrets.popitem(last=False)
+        if text not in _names:
+            _keep(_secrets, text)
+
+
+def register_name(value: str) -> None:
+    """Have ``value`` shown, though a Secret holds it: the name of a user, by which lines tell whose key they are about.
+
+    The 4,096 names registered last are kept.
+    """
+    with _secrets_lock:
+        _secrets.pop(value, None)
+        _keep(_names, value)
+
+
+def _keep(known: OrderedDict[str, None], value: str) -> None:
+    known[value] = None
+    known.move_to_end(value)
+    while len(known) > _MOST_SECRETS:
+        known.popitem(last=False)
 
 
 def redact(text: str) -> str:

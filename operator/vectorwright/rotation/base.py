@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vectorwright.observability.logs import register_secret
+from vectorwright.observability.logs import register_name, register_secret
 from vectorwright.stores.base import OwnershipMark
 from vectorwright.stores.registry import Connection, StoreCredentials
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class KeyMaterial:
     """The value of a key: a token, or a user name and a password. Its repr shows nothing secret.
 
-    Making one registers its secrets with the log's redaction.
+    Making one registers its secrets with the log's redaction; its user name, which is the id of a key, is shown.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -32,9 +32,11 @@ class KeyMaterial:
     password: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for secret in (self.token, self.password):
-            if secret:
-                register_secret(secret)
+        secrets = [secret for secret in (self.token, self.password) if secret]
+        for secret in secrets:
+            register_secret(secret)
+        if self.username and self.username not in secrets:
+            register_name(self.username)
 
     @property
     def parts(self) -> dict[str, str]:

@@ -23,6 +23,8 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 """A key that was issued further in the future than this tells of a clock that went back."""
 LEAST_INTERVAL = timedelta(seconds=1)
 """A key that was replaced earlier would be replaced without end."""
+PRECISION = timedelta(seconds=1)
+"""The API server tells times in whole seconds, cut off: a Secret may have been written so much later than it says."""
 
 
 def duration(text: str | None) -> timedelta | None:
@@ -98,7 +100,9 @@ def revocable_from(spec: APIKeyRotationSpec, traits: IssuerTraits, state: Rotati
     previous, published = state.previous, state.record.published_at if state.record else None
     if previous is None or published is None:
         return None
-    moment = published + (duration(spec.overlap) or timedelta())
+    moment, overlap = published, duration(spec.overlap)
+    if overlap:
+        moment += PRECISION + overlap
     if not traits.revocable and previous.not_after is not None:
         moment = max(moment, previous.not_after + timedelta(seconds=traits.leeway))
     return moment

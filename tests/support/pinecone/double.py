@@ -156,9 +156,8 @@ class PineconeDouble:
     def _data(
         self, plane: ControlPlane, asked: re.Match[str], request: Request, parameters: dict[str, list[str]]
     ) -> tuple[Any, dict[str, str]]:
-        name, _, project = asked["host"].rpartition("-")
-        index = plane.indexes.get(name)
-        if project != plane.project or index is None or not index.ready:
+        index = plane.indexes.get(asked["host"].removesuffix(f"-{plane.project}"))
+        if not asked["host"].endswith(f"-{plane.project}") or index is None or not index.ready:
             raise Refusal(404, "no such index")
         if len(request.body) > MAX_REQUEST_BYTES:
             raise Refusal(413, f"Request size exceeds the maximum supported size of {MAX_REQUEST_BYTES} bytes")
