@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from deploy.trial import TrialOperator
 
 
+_ARCHIVE = pytest.StashKey[Path | None]()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without being asked, nobody waits for pods."""
     if os.environ.get(WANTED, "0") not in {"", "0"}:
@@ -36,13 +39,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         for item in session.items
     ):
         with contextlib.suppress(ClusterError):  # the fixture will say it
-            prepare_pods(uncaptured(session.config))
+            session.config.stash[_ARCHIVE] = prepare_pods(uncaptured(session.config))
 
 
 @pytest.fixture(scope="session")
 def pods_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster whose nodes run pods and have our image."""
-    with cluster_with_pods(uncaptured(request.config)) as cluster:
+    with cluster_with_pods(uncaptured(request.config), request.config.stash.get(_ARCHIVE, None)) as cluster:
         if not cluster.has_nodes:
             pytest.fail(f"the cluster from {cluster.source} has no node that is ready")
         yield cluster

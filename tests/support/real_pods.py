@@ -30,11 +30,15 @@ _SECRET_PLACE = "/etc/secret"
 Body = dict[str, Any]
 
 
-def prepare_pods(report: Callable[[str], None]) -> None:
-    """Build what a cluster with pods needs: within a test, its time limit would count. Raises ClusterError."""
-    if not os.environ.get("VECTORWRIGHT_TEST_KUBECONFIG"):
-        prepare(report, node=True)
-        _archive(report)
+def prepare_pods(report: Callable[[str], None]) -> Path | None:
+    """Build what a cluster with pods needs: within a test, its time limit would count. Raises ClusterError.
+
+    The image for ``cluster_with_pods``: the checkout may change before that is called.
+    """
+    if os.environ.get("VECTORWRIGHT_TEST_KUBECONFIG"):
+        return None
+    prepare(report, node=True)
+    return _archive(report)
 
 
 def _archive(report: Callable[[str], None]) -> Path | None:
@@ -51,15 +55,18 @@ def _archive(report: Callable[[str], None]) -> Path | None:
 
 
 @contextlib.contextmanager
-def cluster_with_pods(report: Callable[[str], None]) -> Iterator[Cluster]:
-    """A cluster whose nodes have the image. Raises ClusterError, with what to do, where there can be none."""
+def cluster_with_pods(report: Callable[[str], None], archive: Path | None = None) -> Iterator[Cluster]:
+    """A cluster whose nodes have the image: that in ``archive``, where it was made before.
+
+    Raises ClusterError, with what to do, where there can be none.
+    """
     given = os.environ.get("VECTORWRIGHT_TEST_KUBECONFIG", "")
     if given:
         with attach(Path(given), report) as cluster:
             yield cluster
         return
     with start(progress=report, node=True) as cluster:
-        if (archive := _archive(report)) is not None:
+        if (archive := archive or _archive(report)) is not None:
             report("loading the image")
             cluster.load_image(archive)
         yield cluster
