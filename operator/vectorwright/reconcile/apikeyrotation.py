@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from vectorwright.api.v1alpha1.apikeyrotation import APIKeyRotation, SecretRepairPolicy
-from vectorwright.api.v1alpha1.common import ANNOTATION_ROTATE, ConditionStatus
+from vectorwright.api.v1alpha1.common import ANNOTATION_RECONCILE, ANNOTATION_ROTATE, ConditionStatus
 from vectorwright.errors import Retryable, VectorwrightError
 from vectorwright.kube.status import ConditionState
 from vectorwright.rotation import schedule
@@ -45,6 +45,10 @@ _KEPT = (
     "notAfter",
     "renewalTime",
     "history",
+    "pending",
+    "revokeNotBefore",
+    "lastVerification",
+    "handledRequest",
 )
 
 _STEPS: Mapping[Step, Callable[[RotationPass], Awaitable[Waiting | None]]] = {
@@ -93,6 +97,7 @@ def _not_begun(resource: APIKeyRotation, error: VectorwrightError) -> Outcome:
     valid = ready is not None and ready.status is ConditionStatus.TRUE
     outcome.conditions = [state for state in outcome.conditions if state.type in ("Stalled", "Reconciling")]
     if ready is not None and valid:
+        outcome.conditions = [state for state in outcome.conditions if state.type != "Reconciling"]
         outcome.conditions.append(ConditionState("Ready", "True", ready.reason, ready.message))
     else:
         outcome.conditions.append(ConditionState("Ready", "False", error.reason, error.message))
@@ -160,11 +165,14 @@ async def _due(rotation: RotationPass) -> str | None:
 
 
 async def _is_refused(rotation: RotationPass) -> bool:
-    """Whether the store refuses the published key: somebody deleted it there. Asked now and then."""
+    """Whether the store refuses the published key: somebody deleted it there. Asked now and then, and on request."""
     current, seen = rotation.state.current, rotation.context.keys_seen.get(rotation.key)
     if current is None or current.material is None or not rotation.traits.provable:
         return False
-    if seen is not None and seen[0] == current.label and rotation.now - seen[1] < timedelta(seconds=LONGEST_SLEEP):
+    request = rotation.resource.metadata.annotations.get(ANNOTATION_RECONCILE)
+    requested = request is not None and request != rotation.resource.status.last_handled_reconcile_at
+    recent = seen is not None and seen[0] == current.label and rotation.now - seen[1] < timedelta(seconds=LONGEST_SLEEP)
+    if recent and not requested:
         return False
     try:
         accepted = await rotation.issuer.accepts(current.material)

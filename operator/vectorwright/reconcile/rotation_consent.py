@@ -6,6 +6,7 @@ from vectorwright.api.v1alpha1.common import ANNOTATION_CONSENT
 from vectorwright.errors import NotFound, Terminal
 from vectorwright.kube import resources
 from vectorwright.kube.client import KubeClient, Object
+from vectorwright.kube.workloads import RIGHTS_COMPONENT
 
 from .cache import Key
 
@@ -41,10 +42,11 @@ async def find_secret(client: KubeClient, namespace: str, name: str) -> Object |
 
 def secret_forbidden(error: Terminal, namespace: str, name: str) -> Terminal:
     """A refusal of the API server, told as the right that is wanting; any other error as it is."""
-    if error.reason != "Forbidden":
+    # An admission webhook answers 403, too: only the authorizer's sentence says what a user "cannot" do.
+    if error.reason != "Forbidden" or " cannot " not in error.message:
         return error
     return Terminal(
-        f"the operator may not read and write Secret {namespace}/{name}: grant its ServiceAccount get, create, patch, "
-        f"update and delete on secrets in namespace {namespace} (docs/security.md has the Role)",
+        f"the operator may not read and write Secret {namespace}/{name}: apply the Role of {RIGHTS_COMPONENT} in "
+        f"namespace {namespace} (get, create, patch, update and delete on secrets)",
         reason="SecretForbidden",
     )

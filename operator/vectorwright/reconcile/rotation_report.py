@@ -18,7 +18,6 @@ from .rotation_pass import RotationPass
 DEFAULT_HISTORY = 5
 _LONGEST_BLOCK = 256
 """Characters of ``blockedBy``, which is a column."""
-_BEFORE_PUBLICATION = (Step.CREATE, Step.VERIFY, Step.PUBLISH)
 
 
 def status_of(rotation: RotationPass, waiting: Waiting | None) -> Status:
@@ -64,13 +63,14 @@ def renewal_of(rotation: RotationPass) -> datetime | None:
 def conditions_of(
     rotation: RotationPass, waiting: Waiting | None, error: VectorwrightError | None, edited: list[str]
 ) -> list[ConditionState]:
-    """Ready: a valid key is published. Issuing: a rotation goes on. Reconciling only until there is a key at all."""
+    """Ready: a valid key is published. Issuing: a rotation goes on. Reconciling only until there is a key for what the
+    spec says: a rotation that goes on by the clock is no change that somebody waits for."""
     state = rotation.state
     found = [_ready(rotation, error, edited), _issuing(state, waiting, error)]
     stalled = error is not None and is_stalling(error)
     if error is not None and stalled:
         found.append(ConditionState("Stalled", "True", error.reason, error.message))
-    elif state.current is None or (state.step in _BEFORE_PUBLICATION and error is None):
+    elif state.current is None or state.identity != rotation.identity:
         told = error.message if error is not None else (waiting.blocked_by if waiting else f"step {state.step}")
         found.append(ConditionState("Reconciling", "True", error.reason if error else state.step.value, told))
     return found

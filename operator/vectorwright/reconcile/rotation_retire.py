@@ -28,6 +28,9 @@ SETTLING = timedelta(seconds=2)
 and a pod that started meanwhile would start with the old one."""
 WAIT_DELAYS = (0.2, 15.0)
 """Seconds between two looks at workloads and pods."""
+REVERTED_DELAY = 10.0
+"""Seconds before a restart that somebody took back is looked at again: two writers that undo each other's work at once
+would replace pods without end."""
 CONFIRMATION_DELAY = 300.0
 """Seconds between two looks while a person is waited for; the annotation itself wakes at once."""
 MOST_NAMED = 3
@@ -38,35 +41,45 @@ async def restart_consumers(rotation: RotationPass) -> Waiting | None:
     current, since = _current(rotation.state), rotation.state.step_since or rotation.now
     if rotation.targets and rotation.now - since < SETTLING:
         return Waiting("the new key to reach the nodes", (SETTLING - (rotation.now - since)).total_seconds())
-    restarted = []
-    for workload in await find_workloads(rotation.context.client, rotation.targets):
+    names, restarted = await _restart(rotation)
+    await rotation.save(rotation.state.at(Step.WAIT, rotation.now, restarted=_texts(names)))
+    _tell_restarted(rotation, current, _texts(restarted))
+    return None
+
+
+async def _restart(rotation: RotationPass) -> tuple[list[WorkloadName], list[WorkloadName]]:
+    """Restart what was not restarted for this key. Returns all targets, and those to which something was sent.
+
+    Raises Terminal (``RestartTargetRefused`` before any of them is touched), Retryable.
+    """
+    workloads = await find_workloads(rotation.context.client, rotation.targets)
+    for workload in workloads:
         if told := refusal(workload):
             raise Terminal(told, reason="RestartTargetRefused")
-        if await restart(rotation.context.client, workload, rotation.label):
-            restarted.append(str(name_of(workload)))
-    await rotation.save(rotation.state.at(Step.WAIT, rotation.now))
-    if restarted:
-        tell(rotation, "ConsumersRestarted", f"restarted for key {current.id}: {_some(restarted)}")
-    return None
+    restarted = [
+        name_of(workload) for workload in workloads if await restart(rotation.context.client, workload, rotation.label)
+    ]
+    return [name_of(workload) for workload in workloads], restarted
+
+
+def _texts(names: list[WorkloadName]) -> tuple[str, ...]:
+    return tuple(map(str, names))
+
+
+def _tell_restarted(rotation: RotationPass, current: KeyRecord, names: tuple[str, ...]) -> None:
+    if names:
+        tell(rotation, "ConsumersRestarted", f"restarted for key {current.id}: {_some(list(names))}")
 
 
 async def wait_for_consumers(rotation: RotationPass) -> Waiting | None:
     """Wait until no pod of the old template is left, and none that is older than the new key uses the Secret."""
     state, current = rotation.state, _current(rotation.state)
     previous = state.previous
-    for workload in await find_workloads(rotation.context.client, rotation.targets):
-        name = name_of(workload)
-        if told := refusal(workload):
-            raise Terminal(told, reason="RestartTargetRefused")
-        if await restart(rotation.context.client, workload, rotation.label):
-            tell(
-                rotation,
-                "RestartReverted",
-                f"{name} was restarted again: somebody took the annotation of its pod template away",
-                warning=True,
-            )
+    names, reverted = await _restart_again(rotation, current)
+    state = rotation.state
+    for name in names:
         if waiting := await _rollout(rotation, name):
-            return waiting
+            return replace(waiting, after=max(waiting.after, REVERTED_DELAY)) if reverted else waiting
     if previous is None:
         await _finish(rotation)
         return None
@@ -83,6 +96,27 @@ async def wait_for_consumers(rotation: RotationPass) -> Waiting | None:
     await rotation.save(state.at(Step.GRACE, rotation.now))
     tell(rotation, "ConsumersMoved", f"no pod is left that could still hold key {previous.id}")
     return None
+
+
+async def _restart_again(rotation: RotationPass, current: KeyRecord) -> tuple[list[WorkloadName], bool]:
+    """Restart targets that are new, and those whose restart somebody took back. Returns all, and whether there were
+    any of the latter. Raises Terminal, Retryable."""
+    names, restarted = await _restart(rotation)
+    known = set(rotation.state.restarted)
+    new = tuple(name for name in _texts(restarted) if name not in known)
+    if set(_texts(names)) - known:
+        # The time that a rollout may take begins anew.
+        await rotation.save(rotation.state.at(Step.WAIT, rotation.now, restarted=_texts(names)))
+        _tell_restarted(rotation, current, new)
+    reverted = [name for name in _texts(restarted) if name in known]
+    for name in reverted:
+        tell(
+            rotation,
+            "RestartReverted",
+            f"{name} was restarted again: somebody took the annotation of its pod template away",
+            warning=True,
+        )
+    return names, bool(reverted)
 
 
 async def _rollout(rotation: RotationPass, name: WorkloadName) -> Waiting | None:
