@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -21,6 +23,8 @@ VERIFY_PATIENCE = timedelta(minutes=5)
 REMAKE_AFTER = timedelta(seconds=30)
 """A key that is refused for so long after its making is made again, twice at most."""
 MOST_REMADE = 2
+CLAIM = timedelta(seconds=5)
+"""For which a process that began to make a key is left to it, unless it is known to be gone."""
 VERIFY_DELAYS = (0.1, 10.0)
 """Seconds between two trials: the first ones follow each other closely."""
 
@@ -92,7 +96,8 @@ async def _outlived(rotation: RotationPass, held: KeyRecord, live: list[LiveKey]
     if handed_over is not None and handed_over.id != held.id:
         name = handed_over.id
         return KeyRecord(0, handed_over.id, name, held.issued_at, None, handed_over.material, made=True)
-    before = rotation.publication.held_before()
+    # Where there is no list, the Secret itself may tell. What is on no list there is gone.
+    before = rotation.publication.held_before() if not live and rotation.traits.revocable else None
     if before is not None:
         name = rotation.issuer.name_of(held.revision - 1)
         return KeyRecord(held.revision - 1, name, name, held.issued_at, None, before, made=True)
@@ -110,8 +115,8 @@ async def plan(rotation: RotationPass, reason: str) -> None:
         if told := refusal(workload):
             raise Terminal(told, reason="RestartTargetRefused")
     await issuer.check()
-    if reason == "KeyRefused" and state.current is not None:
-        # It is dead: another one may take its name, and nobody has to put it back into the Secret.
+    if state.current is not None and (reason == "KeyRefused" or await _is_dead(rotation, state.current)):
+        # Another one may take its name, and nobody has to put it back into the Secret.
         rotation.state = state = replace(state, current=replace(state.current, material=None))
     revision, previous = await _place(rotation)
     pending = drafted(rotation, revision)
@@ -136,6 +141,14 @@ async def plan(rotation: RotationPass, reason: str) -> None:
         )
     await rotation.save(begun)
     tell(rotation, "RotationStarted", f"key {pending.name} is to be issued ({reason})")
+
+
+async def _is_dead(rotation: RotationPass, current: KeyRecord) -> bool:
+    """Whether the store refuses the published key, as after an old backup was restored. Raises Terminal, Retryable."""
+    traits = rotation.traits
+    if current.material is None or not (traits.provable and traits.known_before_publication):
+        return False
+    return not await rotation.issuer.accepts(current.material)
 
 
 async def _place(rotation: RotationPass) -> tuple[int, KeyRecord | None]:
@@ -219,12 +232,38 @@ async def redraft(rotation: RotationPass, *, remade: int = 0) -> None:
     )
 
 
+async def replace_dead(rotation: RotationPass, current: KeyRecord) -> None:
+    """The store refuses the key that is published: another one is made under its name. What it replaced lives on."""
+    state = rotation.state
+    dead = replace(current, material=None)
+    await rotation.save(
+        state.at(
+            Step.CREATE,
+            rotation.now,
+            current=dead,
+            pending=drafted(rotation, state.revision),
+            drafted_for=rotation.identity,
+            remade=0,
+        )
+    )
+    tell(
+        rotation,
+        "KeyMadeAgain",
+        f"the store refuses key {current.id}, which is published: another one is made in its place",
+        warning=True,
+    )
+
+
 async def create(rotation: RotationPass) -> Waiting | None:
     """Have the key made. Its value is remembered before anything else happens."""
     pending = rotation.state.pending
     if pending is None:
         raise Terminal("the key that is to be made was forgotten", reason="StateDamaged")
-    await rotation.memory.require_unchanged()
+    if not rotation.traits.generates:
+        if waiting := await _claim(rotation):
+            return waiting
+    else:
+        await rotation.memory.require_unchanged()
     try:
         issued = await rotation.issuer.create(_request(rotation, pending))
     except Retryable as error:
@@ -236,8 +275,23 @@ async def create(rotation: RotationPass) -> Waiting | None:
         material=issued.material,
         made=True,
     )
-    await rotation.save(rotation.state.at(Step.VERIFY, rotation.now, pending=made).noted(key_id=made.id))
+    made_now = rotation.state.at(Step.VERIFY, rotation.now, pending=made, maker=None, claimed_at=None)
+    await rotation.save(made_now.noted(key_id=made.id))
     tell(rotation, "KeyCreated", f"key {made.id} was made")
+    return None
+
+
+async def _claim(rotation: RotationPass) -> Waiting | None:
+    """Say that this process makes the key: another one that did so too would end it, even after it was published.
+
+    The lease of the operator sees to that as a rule; this does where there is none, or two operators. Raises Retryable.
+    """
+    state, me = rotation.state, f"{socket.gethostname()}/{os.getpid()}"
+    if state.maker not in (None, me) and state.claimed_at is not None:
+        left = CLAIM - abs(rotation.now - state.claimed_at)
+        if left > timedelta():
+            return Waiting("another process, which may be making the key at this moment", left.total_seconds())
+    await rotation.save(replace(state, maker=me, claimed_at=rotation.now))
     return None
 
 

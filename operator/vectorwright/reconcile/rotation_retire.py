@@ -17,7 +17,7 @@ from vectorwright.rotation import schedule
 from vectorwright.rotation.state import KeyRecord, RotationState, Step, Verification
 
 from .rotation_audit import tell
-from .rotation_issue import Waiting, pace
+from .rotation_issue import REMAKE_AFTER, Waiting, in_progress, pace, replace_dead
 from .rotation_pass import RotationPass
 
 ROLLOUT_TIMEOUT = timedelta(minutes=15)
@@ -174,6 +174,8 @@ async def revoke(rotation: RotationPass) -> Waiting | None:
     if not rotation.traits.revocable:
         await rotation.save(state.at(Step.VERIFY_REFUSED, rotation.now))
         return None
+    if await _is_dead(rotation, current):
+        return None
     if _unconfirmed(rotation, previous):
         return Waiting(
             f"confirmation: annotate with {ANNOTATION_CONFIRM_REVOKE}={previous.id} to have that key revoked",
@@ -181,9 +183,11 @@ async def revoke(rotation: RotationPass) -> Waiting | None:
         )
     if waiting := await _holders(rotation):
         return waiting
-    if rotation.traits.provable and current.material is not None:
-        await _require_current(rotation, current)
-    await rotation.issuer.revoke(previous.live)
+    await rotation.memory.require_unchanged()
+    try:
+        await rotation.issuer.revoke(previous.live)
+    except Retryable as error:
+        return in_progress(error)
     await rotation.publication.publish(rotation.filled(replace(state, previous=None)))
     await rotation.save(
         state.at(Step.VERIFY_REFUSED, rotation.now, revocations=state.revocations + 1).noted(
@@ -204,15 +208,22 @@ def _unconfirmed(rotation: RotationPass, previous: KeyRecord) -> bool:
     return rotation.resource.metadata.annotations.get(ANNOTATION_CONFIRM_REVOKE) != previous.id
 
 
-async def _require_current(rotation: RotationPass, current: KeyRecord) -> None:
-    """Raise Retryable (``CurrentKeyRefused``) when the published key is refused: then the one before must live on."""
-    if current.material is None or not await rotation.issuer.accepts(current.material):
-        raise Retryable(
-            f"the store refuses key {current.id}, which is published: nothing is revoked; set "
-            "vectorwright.dev/rotate-requested-at to have another one made",
-            reason="CurrentKeyRefused",
-            after=10,
-        )
+async def _is_dead(rotation: RotationPass, current: KeyRecord) -> bool:
+    """Whether the published key is refused, and another one is to be made. The one before lives on.
+
+    Raises Retryable (``CurrentKeyRefused``) until that is certain.
+    """
+    if not rotation.traits.provable or current.material is None or await rotation.issuer.accepts(current.material):
+        return False
+    if rotation.now - (rotation.state.step_since or rotation.now) > REMAKE_AFTER:
+        await replace_dead(rotation, current)
+        return True
+    raise Retryable(
+        f"the store refuses key {current.id}, which is published: nothing is revoked; unless it is accepted soon, "
+        "another one is made",
+        reason="CurrentKeyRefused",
+        after=min(10.0, REMAKE_AFTER.total_seconds()),
+    )
 
 
 async def verify_refused(rotation: RotationPass) -> Waiting | None:
@@ -228,7 +239,8 @@ async def verify_refused(rotation: RotationPass) -> Waiting | None:
             return await _still_accepted(rotation, previous, "is still known to the store")
         result = "NotProvable"
     else:
-        await _require_current(rotation, current)
+        if await _is_dead(rotation, current):
+            return None
         if await rotation.issuer.accepts(previous.material):
             return await _still_accepted(rotation, previous, "is still accepted")
         result = "Refused"
@@ -262,7 +274,9 @@ async def _sweep(rotation: RotationPass, current: KeyRecord) -> None:
     if not (rotation.traits.revocable and rotation.traits.overlaps):
         return
     for key in await rotation.issuer.live():
-        if key.id != current.id:
+        # One of a later revision is of another process, which has gone on meanwhile.
+        if key.id != current.id and (key.revision or 0) <= rotation.state.revision:
+            await rotation.memory.require_unchanged()
             await rotation.issuer.revoke(key)
             tell(rotation, "OrphanRevoked", f"key {key.id}, made by an attempt that was lost, was revoked")
 

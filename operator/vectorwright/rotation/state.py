@@ -111,6 +111,10 @@ class RotationState:
     """How often the pending key was made again because the store refused it."""
     restarted: tuple[str, ...] = ()
     """Workloads that were restarted for the current key: one that lost its restart is told from one that is new."""
+    maker: str | None = None
+    """The process that makes the pending key, where the store makes its value."""
+    claimed_at: datetime | None = None
+    """When that one began."""
     step_since: datetime | None = None
     """When the present step began."""
     record: Record | None = None
@@ -167,6 +171,7 @@ def from_data(data: Mapping[str, bytes]) -> RotationState | None:
         seen = plain["verification"]
         plain["verification"] = Verification(**{**seen, "time": _time(seen["time"])}) if seen else None
         plain["step_since"] = _time(plain["step_since"])
+        plain["claimed_at"] = _time(plain.get("claimed_at"))
         plain["restarted"] = tuple(plain.get("restarted", ()))
         return RotationState(**plain)
     except (KeyError, TypeError, ValueError, AttributeError):

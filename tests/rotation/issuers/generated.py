@@ -72,14 +72,20 @@ class Generated(IssuerCase):
 
     async def make_by_hand(self) -> KeyMaterial:
         made = KeyMaterial(token="made-by-hand")
-        self._file.write_text(f"{self._file.read_text()}\n{made.token}")
+        self._hold(f"{self._file.read_text()}\n{made.token}")
         return made
 
     async def inventory(self) -> set[str]:
         return set()  # a proxy knows values, not names
 
     async def published(self, *keys: KeyMaterial) -> None:
-        self._file.write_text("\n".join(key.token or "" for key in keys))
+        self._hold("\n".join(key.token or "" for key in keys))
+
+    def _hold(self, tokens: str) -> None:
+        """In one step, as the kubelet changes a mounted Secret: the proxy reads all the while."""
+        following = self._file.with_suffix(".new")
+        following.write_text(tokens)
+        following.replace(self._file)
 
     def close(self) -> None:
         super().close()
