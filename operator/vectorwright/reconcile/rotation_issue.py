@@ -291,6 +291,10 @@ async def _claim(rotation: RotationPass) -> Waiting | None:
         left = CLAIM - abs(rotation.now - state.claimed_at)
         if left > timedelta():
             return Waiting("another process, which may be making the key at this moment", left.total_seconds())
+    if state.maker == me and state.claimed_at is not None and abs(rotation.now - state.claimed_at) < CLAIM / 2:
+        # Each write of what is remembered wakes this resource: a store that fails would be asked without a pause.
+        await rotation.memory.require_unchanged()
+        return None
     await rotation.save(replace(state, maker=me, claimed_at=rotation.now))
     return None
 
