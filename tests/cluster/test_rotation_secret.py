@@ -235,7 +235,7 @@ def test_another_namespace_consents_in_the_secret_itself(resources: Resources, c
         make(resources, secret={"name": "published", "namespace": other})
         resources.wait_condition("APIKeyRotation", "rotation", "Stalled", "True", "ConsentMissing")
         assert not there(resources, "published", other)
-        said = {"vectorwright.dev/consent": consent.format(namespace=resources.namespace)}
+        said = {"vectorwright.dev/consent-publish": consent.format(namespace=resources.namespace)}
         plant(resources, other, {"metadata": {"name": "published", "annotations": said}})
         idle(resources)
         assert values(secret(resources, namespace=other))["token"].startswith("vw_")
@@ -244,11 +244,11 @@ def test_another_namespace_consents_in_the_secret_itself(resources: Resources, c
 @pytest.mark.parametrize("consent", ["", "team-z/rotation", "{namespace}/another", "{namespace}"])
 def test_other_words_are_no_consent(resources: Resources, consent: str) -> None:
     with elsewhere(resources) as other:
-        said = {"vectorwright.dev/consent": consent.format(namespace=resources.namespace)}
+        said = {"vectorwright.dev/consent-publish": consent.format(namespace=resources.namespace)}
         plant(resources, other, {"metadata": {"name": "published", "annotations": said}})
         make(resources, secret={"name": "published", "namespace": other})
         message = resources.wait_condition("APIKeyRotation", "rotation", "Stalled", "True", "ConsentMissing")
-        assert f"vectorwright.dev/consent={resources.namespace}/rotation" in message
+        assert f"vectorwright.dev/consent-publish={resources.namespace}/rotation" in message
         assert values(secret(resources, namespace=other)) == {}
 
 
@@ -259,7 +259,7 @@ def test_the_admins_secret_of_another_namespace_consents_too(resources: Resource
         make(resources, adminCredentials={"name": "admin", "namespace": other})
         message = resources.wait_condition("APIKeyRotation", "rotation", "Stalled", "True", "ConsentMissing")
         assert "an-admin-token" not in message
-        said = {"metadata": {"annotations": {"vectorwright.dev/consent": f"{resources.namespace}/*"}}}
+        said = {"metadata": {"annotations": {"vectorwright.dev/consent-admin": f"{resources.namespace}/*"}}}
         resources.core.patch_namespaced_secret("admin", other, said)
         resources.annotate("APIKeyRotation", "rotation", reconcile_requested_at="1")
         idle(resources)

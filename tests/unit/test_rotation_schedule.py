@@ -154,3 +154,15 @@ def test_one_that_cannot_be_revoked_ends_after_its_expiry_and_the_leeway() -> No
     previous = replace(KEY, not_after=NOW + timedelta(days=2))
     state = replace(STATE, previous=previous, record=Record(4, "k4", "Interval", NOW, published_at=NOW))
     assert schedule.revocable_from(spec(), EXPIRING, state) == NOW + timedelta(days=2, seconds=30)
+
+
+@pytest.mark.parametrize(("life", "overlap", "works"), [("1h", "30m", True), ("1h", "40m", False), ("1h", "2h", False)])
+def test_a_key_must_outlive_the_overlap_of_the_one_before(life: str, overlap: str, works: bool) -> None:  # noqa: FBT001
+    given = spec(keyLifetime=life, overlap=overlap)
+    schedule.check(given, IssuerTraits(generates=True))
+    if works:
+        schedule.check(given, EXPIRING)
+        return
+    with pytest.raises(Terminal, match=r"spec\.keyLifetime") as caught:
+        schedule.check(given, EXPIRING)
+    assert caught.value.reason == "InvalidSpec"

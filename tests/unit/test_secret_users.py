@@ -80,8 +80,10 @@ def test_age_is_told_to_the_second() -> None:
     later = NOON + timedelta(milliseconds=900)
     for published in (NOON, later, NOON.astimezone(timezone(timedelta(hours=9)))):
         assert is_older(pod(created=NOON - second), published, "1")
-        assert not is_older(pod(created=NOON + second), published, "1")
-        # Made in the same second: before it, unless it carries the revision.
+        assert not is_older(pod(created=NOON + 3 * second), published, "1")
+        # So soon afterwards that its node may not have heard: an earlier one, unless it carries the revision.
+        assert is_older(pod(created=NOON + second), published, "1")
+        assert not is_older(pod(created=NOON + second, revision="1"), published, "1")
         assert is_older(pod(revision="0"), published, "1")
         assert is_older(pod(), published, "1")
         assert not is_older(pod(revision="1"), published, "1")

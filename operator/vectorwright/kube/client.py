@@ -168,12 +168,18 @@ class KubeClient:
             if not token:
                 return ObjectList(items, str(metadata.get("resourceVersion") or ""))
 
-    async def create(self, resource: ResourceType, body: Object, namespace: str | None = None) -> Object:
-        """Create ``body`` and return it as stored. Raises Conflict (reason ``AlreadyExists``), Terminal, Retryable."""
+    async def create(
+        self, resource: ResourceType, body: Object, namespace: str | None = None, *, dry_run: bool = False
+    ) -> Object:
+        """Create ``body`` and return it as stored. Raises Conflict (reason ``AlreadyExists``), Terminal, Retryable.
+
+        ``dry_run`` has the API server do all but store it: rights, validation, admission.
+        """
         name = (body.get("metadata") or {}).get("name")
         call = WriteCall("create", resource, namespace, name)
         body = {"apiVersion": resource.api_version, "kind": resource.kind} | body
-        return await self._write(call, "POST", resource.path(namespace), body, query={"fieldManager": FIELD_MANAGER})
+        query = {"fieldManager": FIELD_MANAGER} | ({"dryRun": "All"} if dry_run else {})
+        return await self._write(call, "POST", resource.path(namespace), body, query=query)
 
     async def patch(
         self,
@@ -186,17 +192,20 @@ class KubeClient:
         content_type: PatchType = "merge",
         field_manager: str = FIELD_MANAGER,
         force: bool = False,
+        dry_run: bool = False,
     ) -> Object:
         """Patch and return the object as stored.
 
         A merge patch that carries ``metadata.resourceVersion`` fails with Conflict when the object has changed since.
-        ``force`` takes fields over from other managers and goes with ``apply`` alone.
+        ``force`` takes fields over from other managers and goes with ``apply`` alone; ``dry_run`` as in ``create``.
         Raises NotFound, Conflict, Terminal, Retryable.
         """
         call = WriteCall("patch", resource, namespace, name, subresource)
         query = {"fieldManager": field_manager}
         if content_type == "apply":
             query["force"] = "true" if force else "false"
+        if dry_run:
+            query["dryRun"] = "All"
         path = resource.path(namespace, name, subresource)
         return await self._write(call, "PATCH", path, body, query=query, content_type=_CONTENT_TYPES[content_type])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from vectorwright.errors import Terminal
 
@@ -17,6 +17,10 @@ from .client import KubeClient, Object
 from .resources import PODS
 from .rollout import LIVING, controller, has_ended, pod_revision, pods_forbidden
 from .workloads import carries
+
+SETTLING = timedelta(seconds=2)
+"""A node that watches a Secret for other pods hears of its new value this much later at most: its watch is a matter of
+milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +59,12 @@ async def holders(
 
 
 def is_older(pod: Object, published_at: datetime, revision: str) -> bool:
-    """Whether a living pod was made before a value was published. Times of Kubernetes are whole seconds."""
+    """Whether a living pod may hold an earlier value: it was made before one was published, or so soon afterwards that
+    its node may not have heard of it. Times of Kubernetes are whole seconds."""
     if has_ended(pod):
         return False
     created, published = _created(pod), published_at.astimezone(UTC).replace(microsecond=0)
-    return created < published or (created == published and not carries(pod_revision(pod), revision))
+    return created < published or (created <= published + SETTLING and not carries(pod_revision(pod), revision))
 
 
 def refers_to(pod: Object, secret_name: str) -> bool:

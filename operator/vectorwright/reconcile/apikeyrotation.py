@@ -13,7 +13,7 @@ from datetime import timedelta
 from vectorwright.api.v1alpha1.apikeyrotation import APIKeyRotation, SecretRepairPolicy
 from vectorwright.api.v1alpha1.common import ANNOTATION_RECONCILE, ANNOTATION_ROTATE, ConditionStatus
 from vectorwright.errors import Retryable, VectorwrightError
-from vectorwright.kube.status import ConditionState
+from vectorwright.kube.status import ConditionState, utc_now
 from vectorwright.rotation import schedule
 from vectorwright.rotation.state import Step
 
@@ -96,7 +96,8 @@ def _not_begun(resource: APIKeyRotation, error: VectorwrightError) -> Outcome:
     ready = next((item for item in resource.status.conditions or () if item.type == "Ready"), None)
     valid = ready is not None and ready.status is ConditionStatus.TRUE
     outcome.conditions = [state for state in outcome.conditions if state.type in ("Stalled", "Reconciling")]
-    if ready is not None and valid:
+    expired = resource.status.not_after is not None and resource.status.not_after <= utc_now()
+    if ready is not None and valid and not expired:
         outcome.conditions = [state for state in outcome.conditions if state.type != "Reconciling"]
         outcome.conditions.append(ConditionState("Ready", "True", ready.reason, ready.message))
     else:
@@ -130,9 +131,9 @@ async def _advance(rotation: RotationPass, edited: list[str]) -> Waiting | None:
     state = rotation.state
     if rotation.context.settings.read_only:
         return _read_only(rotation)
-    schedule.check(rotation.resource.spec)
+    schedule.check(rotation.resource.spec, rotation.traits)
+    await add_finalizer(rotation.context, rotation.key, rotation.resource.metadata)
     if rotation.memory.version is None or rotation.memory.damaged:
-        await add_finalizer(rotation.context, rotation.key, rotation.resource.metadata)
         await rotation_issue.recover(rotation)
         return None
     if state.step is Step.IDLE:
@@ -144,7 +145,7 @@ async def _advance(rotation: RotationPass, edited: list[str]) -> Waiting | None:
     if state.step in _UNPUBLISHED and state.drafted_for != rotation.identity:
         await rotation_issue.redraft(rotation)
         return None
-    if edited and state.step in (Step.WAIT, Step.GRACE, Step.REVOKE):
+    if edited and state.step in (Step.RESTART, Step.WAIT, Step.GRACE, Step.REVOKE):
         return Waiting(f"{rotation.publication}, which was edited, to hold the new key again", 60.0)
     return await _STEPS[state.step](rotation)
 

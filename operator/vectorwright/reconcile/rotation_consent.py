@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from vectorwright.api.v1alpha1.common import ANNOTATION_CONSENT
 from vectorwright.errors import NotFound, Terminal
 from vectorwright.kube import resources
 from vectorwright.kube.client import KubeClient, Object
@@ -11,21 +10,22 @@ from vectorwright.kube.workloads import RIGHTS_COMPONENT
 from .cache import Key
 
 
-def consents(secret: Object, key: Key) -> bool:
-    """Whether a Secret's annotation names the resource, or everything in its namespace."""
-    named = (secret["metadata"].get("annotations") or {}).get(ANNOTATION_CONSENT, "")
+def consents(secret: Object, key: Key, annotation: str) -> bool:
+    """Whether that annotation of a Secret names the resource, or everything in its namespace."""
+    named = (secret["metadata"].get("annotations") or {}).get(annotation, "")
     return bool({f"{key.namespace}/{key.name}", f"{key.namespace}/*"} & {part.strip() for part in named.split(",")})
 
 
-def require_consent(secret: Object | None, namespace: str, name: str, key: Key) -> None:
+def require_consent(secret: Object | None, namespace: str, name: str, key: Key, annotation: str) -> None:
     """Raise Terminal (``ConsentMissing``) unless a Secret of another namespace is there and names the resource.
 
+    ``annotation`` says in what: to be published into is one thing, to hand over an admin's credentials another.
     What is missing and what is withheld read the same: nobody learns here what another namespace holds.
     """
-    if namespace != key.namespace and (secret is None or not consents(secret, key)):
+    if namespace != key.namespace and (secret is None or not consents(secret, key, annotation)):
         raise Terminal(
             f"Secret {namespace}/{name} is in another namespace and does not consent: somebody there has to make it, "
-            f"annotated with {ANNOTATION_CONSENT}={key.namespace}/{key.name}",
+            f"annotated with {annotation}={key.namespace}/{key.name}",
             reason="ConsentMissing",
         )
 

@@ -14,7 +14,7 @@ import orjson
 from pydantic import ValidationError
 
 from vectorwright.api.v1alpha1.apikeyrotation import APIKeyRotation, Strategy
-from vectorwright.api.v1alpha1.common import Credentials
+from vectorwright.api.v1alpha1.common import ANNOTATION_CONSENT_ADMIN, Credentials
 from vectorwright.api.v1alpha1.vectorstore import VectorStore
 from vectorwright.errors import Terminal, VectorwrightError
 from vectorwright.kube.workloads import Target, scoped
@@ -239,7 +239,8 @@ async def _admin(
         )
     if namespace != key.namespace:
         used.append(Reference("Secret", namespace, named.name))
-        require_consent(await find_secret(context.client, namespace, named.name), namespace, named.name, key)
+        found = await find_secret(context.client, namespace, named.name)
+        require_consent(found, namespace, named.name, key, ANNOTATION_CONSENT_ADMIN)
     chosen = Credentials(
         name=named.name,
         token_key=named.token_key,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from string import Template
 from typing import Any
 
-from vectorwright.api.v1alpha1.apikeyrotation import PublishedSecret, SecretAdoptionPolicy
-from vectorwright.api.v1alpha1.common import GROUP
+from vectorwright.api.v1alpha1.apikeyrotation import RESERVED_TYPES, PublishedSecret, SecretAdoptionPolicy
+from vectorwright.api.v1alpha1.common import ANNOTATION_CONSENT_PUBLISH, GROUP
 from vectorwright.errors import Conflict, NotFound, Terminal
 from vectorwright.kube import resources
 from vectorwright.kube.client import FIELD_MANAGER, KubeClient, Object
@@ -27,7 +27,7 @@ from vectorwright.stores.base import OwnershipMark
 
 from .cache import Key
 from .rotation_consent import require_consent, secret_forbidden
-from .rotation_memory import OWNER_ANNOTATION, ROTATION_LABEL, changed_meanwhile, label_of
+from .rotation_memory import OWNER_ANNOTATION, ROTATION_LABEL, changed_meanwhile, label_of, state_name
 
 KEY_ID = f"{GROUP}/key-id"
 KEY_NAME = f"{GROUP}/key-name"
@@ -37,8 +37,6 @@ NOT_AFTER = f"{GROUP}/not-after"
 FIELDS = f"{GROUP}/fields"
 """Names of the fields that are ours, with commas: those that the spec no longer wants are taken away."""
 _OURS = (KEY_ID, KEY_NAME, KEY_REVISION, ISSUED_AT, NOT_AFTER, FIELDS, OWNER_ANNOTATION)
-
-_TYPES_OF_OTHERS = ("kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", "helm.sh/release.v1")
 
 
 def owner_of(body: Object) -> str | None:
@@ -100,7 +98,7 @@ class Publication:
     key: Key
     owner: OwnershipMark
     spec: PublishedSecret
-    body: Object | None
+    body: Object | None = field(repr=False)
     """As it was read last; None when there is none."""
 
     @property
@@ -128,7 +126,12 @@ class Publication:
         ``SecretExists``, ``SecretImmutable``, ``SecretTypeDiffers``): nothing was touched.
         """
         body = self.body
-        require_consent(body, self.namespace, self.spec.name, self.key)
+        if self.namespace == self.key.namespace and self.spec.name == state_name(self.key.name):
+            raise Terminal(
+                f"spec.secret.name: in {self.spec.name} this rotation keeps what it has to remember: choose another",
+                reason="InvalidSpec",
+            )
+        require_consent(body, self.namespace, self.spec.name, self.key, ANNOTATION_CONSENT_PUBLISH)
         if body is None:
             return
         if body.get("immutable"):
@@ -145,7 +148,7 @@ class Publication:
         if other := owner_of(body):
             raise Terminal(f"{self} belongs to the rotation {other}: choose another name", reason="SecretNotOurs")
         kind = body.get("type") or "Opaque"
-        if kind in _TYPES_OF_OTHERS or (self.spec.type and self.spec.type != kind):
+        if kind in RESERVED_TYPES or (self.spec.type and self.spec.type != kind):
             raise Terminal(f"{self} is of type {kind}: choose another name", reason="SecretTypeDiffers")
         empty = not body.get("data") and self.namespace != self.key.namespace
         if self.spec.adoption_policy is not SecretAdoptionPolicy.IF_UNMANAGED and not empty:
@@ -232,13 +235,31 @@ class Publication:
             "data": {name: base64.b64encode(value.encode()).decode() for name, value in fields.items()},
         }
 
-    async def publish(self, filling: Filling) -> bool:
+    async def _rehearse(self, wanted: dict[str, Any]) -> None:
+        """Have the API server look at a write, with admission and rights, and not do it. Raises Terminal, Retryable."""
+        name, namespace = self.spec.name, self.namespace
+        try:
+            if self.body is None:
+                wanted["metadata"] |= {"name": name, "namespace": namespace}
+                made = {**wanted, "type": self.spec.type or "Opaque"}
+                await self.client.create(resources.SECRETS, made, namespace, dry_run=True)
+            else:
+                await self.client.patch(resources.SECRETS, name, namespace, wanted, dry_run=True)
+        except (Conflict, NotFound):
+            raise changed_meanwhile(namespace, name) from None
+        except Terminal as error:
+            raise secret_forbidden(error, namespace, name) from None
+
+    async def publish(self, filling: Filling, *, rehearsal: bool = False) -> bool:
         """Bring the Secret to what it is to be, by one write of the version that was read; False when it is so already.
 
         Fields of others in it are left alone. Raises Retryable (``ChangedMeanwhile``), Terminal.
         """
         self.check()
         wanted = self._wanted(filling)
+        if rehearsal:
+            await self._rehearse(wanted)
+            return False
         stale = self._stale(wanted)
         if self.body is not None and not stale and not self.differences(filling):
             return False

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-from vectorwright.errors import NotFound, Retryable, Terminal, VectorwrightError
+from vectorwright.errors import Conflict, NotFound, Retryable, Terminal, VectorwrightError
 from vectorwright.kube import clock
 from vectorwright.stores.registry import StoreCredentials
 from vectorwright.stores.safe_text import safe_text
@@ -216,7 +216,15 @@ class PineconeKeys:
         raise self._store.refusal(answer, told, (token,))
 
     async def revoke(self, key: LiveKey) -> None:
-        """Delete a key. Pinecone accepts the request (202) and carries it out some time later."""
+        """Delete a key. Pinecone accepts the request (202) and carries it out some time later.
+
+        Raises Conflict (``NotOurs``) for a key whose name is not this resource's: what says that it is was changed.
+        """
+        found = next((known for known in await self._keys() if known.id == key.id), None)
+        if found is None:
+            return
+        if found.revision is None:
+            raise Conflict(f"key {key.id} was not made by this resource: it is left alone", reason="NotOurs")
         answer = await self._ask("DELETE", f"/admin/api-keys/{quote(key.id, safe='')}", changes=True)
         if answer.fine:
             return

@@ -137,7 +137,15 @@ class QdrantCloudKeys:
         return await refusal(self._connection, usable(key.token, "the database key")) is None
 
     async def revoke(self, key: LiveKey) -> None:
-        """Delete a key. The cluster hears of it some time later."""
+        """Delete a key. The cluster hears of it some time later.
+
+        Raises Conflict (``NotOurs``) for a key whose name is not this resource's: what says that it is was changed.
+        """
+        found = next((known for known, _ in await self._keys() if known.id == key.id), None)
+        if found is None:
+            return
+        if found.revision is None:
+            raise Conflict(f"key {key.id} was not made by this resource: it is left alone", reason="NotOurs")
         answer = await self._ask(
             "DELETE", f"{self._keys_path}/{quote(key.id, safe='')}", params={"clusterId": self._cluster}, changes=True
         )

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from vectorwright.api.cron import next_slot
 from vectorwright.api.v1alpha1.apikeyrotation import APIKeyRotationSpec
 from vectorwright.api.v1alpha1.common import seconds
+from vectorwright.errors import Terminal
 
 from .base import IssuerTraits
 from .state import KeyRecord, RotationState
@@ -51,10 +52,22 @@ def expiry(spec: APIKeyRotationSpec, traits: IssuerTraits, issued_at: datetime) 
     return issued_at + lifetime(spec, issued_at) if traits.expires else None
 
 
-def check(spec: APIKeyRotationSpec) -> None:
-    """Raise Terminal (``InvalidSchedule``) for a schedule that is none: before anything is made."""
+def check(spec: APIKeyRotationSpec, traits: IssuerTraits) -> None:
+    """Raise Terminal for what could not work, before anything is made.
+
+    ``InvalidSchedule`` for a schedule that is none, ``InvalidSpec`` for keys that expire before the next one can have
+    taken their place.
+    """
+    now = datetime.now(UTC)
     if spec.schedule is not None:
-        next_slot(spec.schedule, datetime.now(UTC))
+        next_slot(spec.schedule, now)
+    overlap = duration(spec.overlap) or timedelta()
+    if traits.expires and lifetime(spec, now) * (1 - RENEW_FRACTION) <= overlap:
+        raise Terminal(
+            f"spec.keyLifetime: a key that lives {lifetime(spec, now)} would expire while the one before it still lives "
+            f"on for the overlap of {overlap}: make it longer than {overlap * 1.5}, or the overlap shorter",
+            reason="InvalidSpec",
+        )
 
 
 def renewal_time(spec: APIKeyRotationSpec, key: KeyRecord) -> tuple[datetime, str] | None:

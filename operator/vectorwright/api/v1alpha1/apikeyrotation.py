@@ -23,6 +23,11 @@ from .common import (
 )
 from .identities import Identity, identity_rules
 
+RESERVED_PREFIXES = ("vectorwright.dev/", "kubernetes.io/", "argocd.argoproj.io/")
+"""Of labels and annotations that make a controller act on a Secret: consent, ServiceAccount tokens, credentials of Argo
+CD's clusters and repositories."""
+RESERVED_TYPES = ("kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", "helm.sh/release.v1")
+"""Types of Secrets that a controller fills, or reads as its own."""
 DataKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 """A key of a Secret's data."""
 
@@ -73,7 +78,8 @@ class AdminCredentials(ApiModel):
     """Name of the Secret."""
     namespace: ResourceName | None = None
     """Its namespace; that of this resource when left out. A Secret in another one must consent in its annotation
-    `vectorwright.dev/consent`: names of this form: `namespace/name`, or `namespace/*`, separated by commas."""
+    `vectorwright.dev/consent-admin`: `namespace/name` of rotations, or `namespace/*`, separated by commas. Whom it
+    names may send it to any server."""
     token_key: DataKey | None = None
     """Key that holds an API key or token. `token` when left out."""
     username_key: DataKey | None = None
@@ -93,23 +99,45 @@ class PublishedKeys(ApiModel):
     """For a password. `password` when left out."""
 
 
+def _of_users(field: str) -> tuple[str, str]:
+    """CEL rule: labels and annotations by which controllers know what is theirs are not for users to set."""
+    others = " && ".join(f"!k.startsWith('{prefix}')" for prefix in RESERVED_PREFIXES)
+    return (
+        f"!has(self.{field}) || self.{field}.all(k, {others})",
+        f"spec.secret.{field}: names that begin with {', '.join(RESERVED_PREFIXES)} are not for users to set",
+    )
+
+
 class PublishedSecret(ApiModel):
     """The Secret that consumers use."""
+
+    model_config = rules(
+        _of_users("labels"),
+        _of_users("annotations"),
+        (
+            f"!has(self.type) || !(self.type in [{', '.join(repr(kind) for kind in RESERVED_TYPES)}])",
+            f"spec.secret.type: {', '.join(RESERVED_TYPES)} are made by Kubernetes and others",
+        ),
+        (
+            "!has(self.data) || self.data.all(k, k.matches('^[-._a-zA-Z0-9]{1,253}$'))",
+            "spec.secret.data: a key of a Secret has letters, digits, dashes, dots and underscores",
+        ),
+    )
 
     name: ResourceName
     """Name of the Secret. It must not exist yet, unless `adoptionPolicy` says otherwise."""
     namespace: ResourceName | None = None
     """Its namespace; that of this resource when left out. In another one a Secret of this name must exist and consent
-    in its annotation `vectorwright.dev/consent`; it may be empty."""
+    in its annotation `vectorwright.dev/consent-publish`; it may be empty."""
     keys: PublishedKeys | None = None
     """Under which keys the parts of the credential are."""
     data: dict[str, Annotated[str, Field(max_length=4096)]] | None = Field(default=None, max_length=32)
     """Further fields, such as an endpoint or a connection string. `${token}`, `${username}`, `${password}`,
     `${endpoint}`, `${host}`, `${port}`, `${keyId}` and `${revision}` are filled in, and `${previousToken}` with the
     token before, until it is revoked; `$$` is a dollar sign. What is made here needs no quoting in a URL."""
-    labels: dict[str, str] | None = Field(default=None, max_length=32)
+    labels: dict[str, Annotated[str, Field(max_length=63)]] | None = Field(default=None, max_length=32)
     """Labels of the Secret, besides our own."""
-    annotations: dict[str, str] | None = Field(default=None, max_length=32)
+    annotations: dict[str, Annotated[str, Field(max_length=4096)]] | None = Field(default=None, max_length=32)
     """Annotations of the Secret, besides our own."""
     type: str | None = Field(default=None, min_length=1, max_length=253)
     """Type of the Secret, fixed at its creation. `Opaque` when left out."""
@@ -163,6 +191,7 @@ class APIKeyRotationSpec(ApiModel):
         ("self.secret.name == oldSelf.secret.name", f"spec.secret.name is immutable: {_NEW_RESOURCE}"),
         *identity_rules(),
         unchangeable("strategy", advice=_LEFT_BEHIND),
+        unchangeable("secret.type", advice=_NEW_RESOURCE),
         # `namespace` is a reserved word of CEL, and written so.
         (
             unchangeable("secret.__namespace__", advice="")[0],
@@ -241,8 +270,8 @@ class RotationRecord(ApiModel):
     key_id: str
     """Its id."""
     reason: str
-    """Why it was issued: Initial, Interval, Schedule, Expiry, Requested, SpecChanged, KeyLost, KeyRefused; Recovered where
-    nothing was remembered."""
+    """Why it was issued: Initial, Interval, Schedule, Expiry, Requested, SpecChanged, KeyLost, KeyRefused; Recovered
+    where nothing was remembered."""
     started_at: Timestamp
     """When the rotation began."""
     published_at: Timestamp | None = None

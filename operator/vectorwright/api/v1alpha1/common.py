@@ -26,9 +26,12 @@ ANNOTATION_ROTATE = f"{GROUP}/rotate-requested-at"
 """Any new value on an APIKeyRotation: rotate now. Status records the last one handled."""
 ANNOTATION_CONFIRM_REVOKE = f"{GROUP}/confirm-revoke"
 """The id of a replaced key: allows its revocation."""
-ANNOTATION_CONSENT = f"{GROUP}/consent"
-"""On a Secret: the resources of other namespaces that may use it, ``namespace/name`` or ``namespace/*``, with
+ANNOTATION_CONSENT_PUBLISH = f"{GROUP}/consent-publish"
+"""On a Secret: the rotations of other namespaces that may publish in it, ``namespace/name`` or ``namespace/*``, with
 commas."""
+ANNOTATION_CONSENT_ADMIN = f"{GROUP}/consent-admin"
+"""On a Secret: the rotations of other namespaces that may use it as the admin's credentials: they choose the server
+that the credentials are sent to."""
 ANNOTATION_CONFIRM_DELETE = f"{GROUP}/confirm-delete"
 """The name of the physical index: allows the deletion of an index that holds vectors."""
 ANNOTATION_RELEASE = f"{GROUP}/release"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .addresses import OptionalHttpUrl
-from .common import ApiModel, ResourceName, exactly_one, rules
+from .common import ApiModel, ResourceName, exactly_one, rules, unchangeable
 
 IDENTITIES = ("pinecone", "qdrantToken", "qdrantCloud", "qdrantServer", "weaviate", "milvus", "postgres", "generated")
 """The identity keys of an APIKeyRotation. Exactly one is set."""
@@ -24,6 +24,8 @@ _FIXED = {
     "postgres": ("role",),
 }
 """Required fields of identities that tell whose keys they are."""
+_FIXED_OPTIONAL = {"qdrantServer": ("apiKeyField", "altApiKeyField")}
+"""Optional ones: which key is where must not be mistaken in the middle of a rotation."""
 _LEFT_BEHIND = "keys would be left behind; make a new resource"
 
 
@@ -36,6 +38,11 @@ def identity_rules() -> list[tuple[str, str]]:
         for field in fields:
             path = f"identity.{kind}.{field}"
             found.append((f"{both} || self.{path} == oldSelf.{path}", f"spec.{path} is immutable: {_LEFT_BEHIND}"))
+    for kind, fields in _FIXED_OPTIONAL.items():
+        both = f"!has(self.identity.{kind}) || !has(oldSelf.identity.{kind})"
+        for field in fields:
+            rule, message = unchangeable(f"identity.{kind}.{field}", advice=_LEFT_BEHIND)
+            found.append((f"{both} || ({rule})", message))
     return found
 
 
