@@ -157,7 +157,7 @@ def test_one_that_cannot_be_revoked_ends_after_its_expiry_and_the_leeway() -> No
 
 
 @pytest.mark.parametrize(("life", "overlap", "works"), [("1h", "30m", True), ("1h", "40m", False), ("1h", "2h", False)])
-def test_a_key_must_outlive_the_overlap_of_the_one_before(life: str, overlap: str, works: bool) -> None:  # noqa: FBT001
+def test_a_key_must_outlive_the_overlap_of_the_one_before(life: str, overlap: str, works: bool) -> None:
     given = spec(keyLifetime=life, overlap=overlap)
     schedule.check(given, IssuerTraits(generates=True))
     if works:

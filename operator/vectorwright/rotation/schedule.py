@@ -64,8 +64,8 @@ def check(spec: APIKeyRotationSpec, traits: IssuerTraits) -> None:
     overlap = duration(spec.overlap) or timedelta()
     if traits.expires and lifetime(spec, now) * (1 - RENEW_FRACTION) <= overlap:
         raise Terminal(
-            f"spec.keyLifetime: a key that lives {lifetime(spec, now)} would expire while the one before it still lives "
-            f"on for the overlap of {overlap}: make it longer than {overlap * 1.5}, or the overlap shorter",
+            f"spec.keyLifetime: a key that lives {lifetime(spec, now)} would expire while the one before it still "
+            f"lives on for the overlap of {overlap}: make it longer than {overlap * 1.5}, or the overlap shorter",
             reason="InvalidSpec",
         )
 
