@@ -2,7 +2,8 @@
 
 What is checked: base and overlay are accepted with every field known; the operator's pod is admitted where only
 restricted pods are; the image of the workers follows that of the operator; the ServiceAccount may do what the operator
-does, and none of what it does not do; the right to one Secret is enough for one Secret.
+does, and none of what it does not do; the right to one Secret is enough for one Secret; key rotation's component adds
+its rights in one namespace alone.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from vectorwright.kube.watched import WatchedObjects
 
 pytestmark = pytest.mark.cluster
 
+KEY_ROTATION = BASE.parent / "components" / "key-rotation"
+
 Manifest = dict[str, Any]
 Right = tuple[str, str]
 """Verb, and ``group/resource``, ``group/resource/subresource`` or ``group/resource:name``."""
@@ -84,6 +87,16 @@ NOWHERE: tuple[Right, ...] = (
     ("get", "coordination.k8s.io/leases:kube-scheduler"),
     ("delete", f"coordination.k8s.io/leases:{SERVICE_ACCOUNT}"),
 )
+ROTATION: tuple[Right, ...] = (
+    *((verb, "/secrets") for verb in ("get", "create", "update", "patch", "delete")),
+    *(
+        (verb, f"apps/{kind}")
+        for kind in ("deployments", "statefulsets", "daemonsets")
+        for verb in ("get", "list", "patch")
+    ),
+    ("list", "/pods"),
+)
+"""What key rotation does, in a namespace where its component was applied."""
 LEASE: tuple[Right, ...] = (
     ("create", "coordination.k8s.io/leases"),
     ("get", f"coordination.k8s.io/leases:{SERVICE_ACCOUNT}"),
@@ -243,6 +256,26 @@ def test_the_namespaced_install_may_it_in_its_own_namespace_only(
     other = (*EVERYWHERE, *NOWHERE, *LEASE, ("get", f"/namespaces:{namespace}"))
     assert granted(allowed(devcluster, namespace, other)) == []
     assert granted(allowed(devcluster, SYSTEM_NAMESPACE, NOWHERE)) == []
+
+
+@pytest.mark.usefixtures("removed")
+def test_the_component_of_key_rotation_adds_its_rights_in_one_namespace(
+    devcluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    service_account_kubeconfig(devcluster, tmp_path)
+    asked_for = tuple(right for right in ROTATION if right not in EVERYWHERE)
+    assert granted(allowed(devcluster, namespace, asked_for)) == []
+    devcluster.kubectl_run("apply", "-n", namespace, "-k", str(KEY_ROTATION))
+    assert refused(allowed(devcluster, namespace, ROTATION)) == []
+    more = (
+        *(right for right in NOWHERE if right not in ROTATION),
+        *((verb, "/secrets") for verb in ("deletecollection",)),
+        *((verb, "apps/deployments") for verb in ("update", "delete", "watch")),
+        ("patch", "apps/deployments/scale"),
+        ("patch", "apps/replicasets"),
+    )
+    assert granted(allowed(devcluster, namespace, more)) == []
+    assert granted(allowed(devcluster, SYSTEM_NAMESPACE, asked_for)) == []
 
 
 @pytest.fixture
