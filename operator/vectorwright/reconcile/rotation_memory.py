@@ -116,3 +116,5 @@ class Memory:
             await self.client.delete(resources.SECRETS, self.name, self.key.namespace)
         except NotFound:
             self.version = None
+        except Terminal as error:
+            raise secret_forbidden(error, self.key.namespace, self.name) from None
