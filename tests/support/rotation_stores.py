@@ -82,7 +82,10 @@ class Scene:
         self.admin(wanted, f"{name}-admin")
         made = Rotation(self.team, name, f"{name}-key")
         made.make(
-            identity={self.case.identity: dict(wanted.identity)}, adminCredentials={"name": f"{name}-admin"}, **changes
+            identity={self.case.identity: dict(wanted.identity)},
+            strategy=self.case.strategy.value,
+            adminCredentials={"name": f"{name}-admin"},
+            **changes,
         )
         return made
 
