@@ -286,7 +286,7 @@ class Scene:
         status = self.resource().get("status") or {}
         return (status.get("step"), status.get("handledRequest")) == ("Idle", request)
 
-    def finish(self, request: str | None, seconds: float = 60.0) -> None:
+    def finish(self, request: str | None, seconds: float = 120.0) -> None:
         """Let an operator that nobody kills come to the end of the rotation. It is killed when idle."""
         operator = self.start()
         wait_for(lambda: self.is_through(request), seconds, self.told)
@@ -351,7 +351,7 @@ def kill_once(scene: Scene, request: str, **order: Any) -> bool:
         through = operator.alive and scene.is_through(request)
         return through or not operator.alive
 
-    wait_for(is_over, 60, scene.told)
+    wait_for(is_over, 120, scene.told)
     operator.kill()
     return not through
 
