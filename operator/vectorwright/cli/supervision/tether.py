@@ -32,6 +32,7 @@ from vectorwright.kube.tenure import Tenure
 SILENCE_S = 45.0
 """A parent speaks every second, and ends a child that hangs for 30 s itself: after this long, nobody is in control."""
 _FIRST_WORD_S = 10.0
+_LEASE = b"lease "
 _POLL_S = 1.0
 _SEND_S = 5.0
 
@@ -82,10 +83,14 @@ class Tether:
         self._loop = asyncio.get_running_loop()
         self._channel.settimeout(_FIRST_WORD_S)
         try:
-            line = self._next_line()
+            lines = [self._next_line()]
         except TimeoutError:
             raise NoParentError("the parent process says nothing") from None
-        self._obey(line)
+        # Whoever took long to start finds old deadlines before the newest one: only that one says until when to live.
+        lines += self._waiting_lines()
+        deadlines = [line for line in lines if line.startswith(_LEASE)]
+        for line in [line for line in lines if line not in deadlines] + deadlines[-1:]:
+            self._obey(line)
         threading.Thread(target=self._follow, name="tether", daemon=True).start()
 
     def beat(self) -> None:
@@ -116,6 +121,15 @@ class Tether:
         line = bytes(self._held[:end])
         del self._held[: end + 1]
         return line
+
+    def _waiting_lines(self) -> list[bytes]:
+        """What the parent has said already and nobody read."""
+        found: list[bytes] = []
+        self._channel.settimeout(0)
+        with suppress(BlockingIOError):
+            while True:
+                found.append(self._next_line())
+        return found
 
     def _obey(self, line: bytes) -> None:
         word, _, value = line.decode("ascii", "replace").partition(" ")
