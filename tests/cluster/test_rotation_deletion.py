@@ -18,6 +18,7 @@ import pytest
 from deploy.devcluster import Cluster
 from deploy.trial import TrialOperator
 from tests.rotation.cases import IssuerCase
+from tests.rotation.issuers import over
 from tests.support.rotation_stores import CREATE, Scene, chosen, team
 from tests.support.rotations import Rotation
 from tests.support.vectorwright import Body
@@ -123,6 +124,20 @@ def test_without_the_store_a_deletion_waits_until_it_is_released(scene: Scene) -
     rotation.annotate(release="true")
     scene.team.wait_gone("APIKeyRotation", "rotation")
     assert not rotation.remembered
+
+
+@over(lambda case: case.id in {"weaviate-InPlace", "postgres-InPlace"})
+def test_in_place_the_last_key_ends_only_if_one_was_made(scene: Scene) -> None:
+    wrong = scene.make("wrong", scene.case.wrong_admin(), deletionPolicy="Revoke")
+    wrong.stalled("AccessDenied")
+    wrong.delete()
+    rotation = scene.make(deletionPolicy="Revoke")
+    rotation.idle(1)
+    values = rotation.values
+    assert scene.accepted(values)
+    rotation.delete()
+    assert not rotation.there()
+    assert not scene.accepted(values)
 
 
 SHORTER = """
