@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vectorwright.errors import Terminal
 from vectorwright.rotation import names
 from vectorwright.rotation.base import KeyMaterial
 from vectorwright.rotation.passwords import random_password, random_token
@@ -92,20 +93,26 @@ def test_values_are_in_fields_of_their_own_and_show_nowhere_else() -> None:
         b"[]",
         b"null",
         b"{}",
-        b'{"format": 2}',
         b'{"format": 1}',
         b'{"format": 1, "step": "Dance"}',
         b"\xff\xfe",
     ],
-    ids=["absent", "empty", "no JSON", "a list", "null", "no format", "newer", "nothing in it", "no step", "no text"],
+    ids=["absent", "empty", "no JSON", "a list", "null", "no format", "nothing in it", "no step", "no text"],
 )
 def test_what_cannot_be_read_is_nothing(content: bytes | None) -> None:
     assert from_data({} if content is None else {STATE_FIELD: content}) is None
 
 
-def test_a_state_with_a_field_too_many_is_nothing() -> None:
-    plain = json.loads(to_data(RotationState())[STATE_FIELD]) | {"other": 1}
-    assert from_data({STATE_FIELD: json.dumps(plain).encode()}) is None
+def test_a_field_that_a_later_version_added_is_done_without() -> None:
+    plain = json.loads(to_data(RotationState(revision=4))[STATE_FIELD]) | {"other": 1}
+    assert from_data({STATE_FIELD: json.dumps(plain).encode()}) == RotationState(revision=4)
+
+
+def test_what_a_newer_version_wrote_is_not_taken_for_damaged() -> None:
+    plain = json.loads(to_data(RotationState())[STATE_FIELD]) | {"format": 2}
+    with pytest.raises(Terminal) as caught:
+        from_data({STATE_FIELD: json.dumps(plain).encode()})
+    assert caught.value.reason == "StateTooNew"
 
 
 def test_a_key_whose_value_vanished_from_its_field_is_one_of_unknown_value() -> None:

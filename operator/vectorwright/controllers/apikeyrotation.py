@@ -24,6 +24,7 @@ async def _gone(context: Context, key: Key) -> None:
     await close_issuer(context, key)
     context.uses.pop(key, None)
     context.keys_seen.pop(key, None)
+    context.keys_refused.pop(key, None)
     metrics.forget(*key)
 
 

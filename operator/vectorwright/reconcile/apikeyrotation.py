@@ -12,12 +12,12 @@ from datetime import timedelta
 
 from vectorwright.api.v1alpha1.apikeyrotation import APIKeyRotation, SecretRepairPolicy
 from vectorwright.api.v1alpha1.common import ANNOTATION_RECONCILE, ANNOTATION_ROTATE, ConditionStatus
-from vectorwright.errors import Retryable, VectorwrightError
+from vectorwright.errors import Retryable, Terminal, VectorwrightError
 from vectorwright.kube.status import ConditionState, utc_now
 from vectorwright.rotation import schedule
 from vectorwright.rotation.state import Step
 
-from . import rotation_issue, rotation_retire
+from . import rotation_consumers, rotation_issue, rotation_retire
 from .cache import Key
 from .connections import Reference, remember_uses
 from .context import Context
@@ -25,8 +25,10 @@ from .finalizers import add_finalizer
 from .outcome import Outcome, failed
 from .rotation_audit import tell
 from .rotation_deletion import finalize
-from .rotation_issue import Waiting
 from .rotation_pass import RotationPass, begin
+from .rotation_progress import Waiting
+from .rotation_proof import is_dead
+from .rotation_recovery import recover
 from .rotation_report import conditions_of, count_attempts, measure, renewal_of, status_of
 
 LONGEST_SLEEP = 600.0
@@ -55,13 +57,14 @@ _STEPS: Mapping[Step, Callable[[RotationPass], Awaitable[Waiting | None]]] = {
     Step.CREATE: rotation_issue.create,
     Step.VERIFY: rotation_issue.verify,
     Step.PUBLISH: rotation_issue.publish,
-    Step.RESTART: rotation_retire.restart_consumers,
-    Step.WAIT: rotation_retire.wait_for_consumers,
+    Step.RESTART: rotation_consumers.restart_consumers,
+    Step.WAIT: rotation_consumers.wait_for_consumers,
     Step.GRACE: rotation_retire.grace,
     Step.REVOKE: rotation_retire.revoke,
     Step.VERIFY_REFUSED: rotation_retire.verify_refused,
 }
 _UNPUBLISHED = (Step.CREATE, Step.VERIFY)
+_PUBLISHED = (Step.RESTART, Step.WAIT, Step.GRACE, Step.REVOKE)
 
 
 async def reconcile(context: Context, resource: APIKeyRotation) -> Outcome:
@@ -134,10 +137,11 @@ async def _advance(rotation: RotationPass, edited: list[str]) -> Waiting | None:
     schedule.check(rotation.resource.spec, rotation.traits)
     await add_finalizer(rotation.context, rotation.key, rotation.resource.metadata)
     if rotation.memory.version is None or rotation.memory.damaged:
-        await rotation_issue.recover(rotation)
+        await recover(rotation)
         return None
+    await _look_at_clock(rotation)
+    state = rotation.state
     if state.step is Step.IDLE:
-        await _look_at_clock(rotation)
         reason = await _due(rotation)
         if reason is not None:
             await rotation_issue.plan(rotation, reason)
@@ -145,9 +149,24 @@ async def _advance(rotation: RotationPass, edited: list[str]) -> Waiting | None:
     if state.step in _UNPUBLISHED and state.drafted_for != rotation.identity:
         await rotation_issue.redraft(rotation)
         return None
-    if edited and state.step in (Step.RESTART, Step.WAIT, Step.GRACE, Step.REVOKE):
+    if edited and state.step in _PUBLISHED:
         return Waiting(f"{rotation.publication}, which was edited, to hold the new key again", 60.0)
+    if state.step in _PUBLISHED and _expires_meanwhile(rotation):
+        await rotation_issue.plan(rotation, "Expiry")
+        return None
     return await _STEPS[state.step](rotation)
+
+
+def _expires_meanwhile(rotation: RotationPass) -> bool:
+    """Whether the published key has to be replaced although the rotation that published it is not through: consumers
+    that are waited for must not cost the others their key. Only where there is none before it that could be revoked."""
+    state, due = rotation.state, renewal_of(rotation)
+    if state.current is None or state.current.not_after is None or due is None or due > rotation.now:
+        return False
+    previous = state.previous
+    if previous is None or not rotation.traits.revocable:
+        return True
+    return previous.dead or (previous.not_after is not None and previous.not_after < rotation.now)
 
 
 def _read_only(rotation: RotationPass) -> Waiting | None:
@@ -157,12 +176,19 @@ def _read_only(rotation: RotationPass) -> Waiting | None:
 
 
 async def _due(rotation: RotationPass) -> str | None:
-    """Why a key is to be issued now, if it is."""
+    """Why a key is to be issued now, if it is. Raises Terminal, Retryable."""
     request = rotation.resource.metadata.annotations.get(ANNOTATION_ROTATE)
-    reason = schedule.due(rotation.resource.spec, rotation.state, rotation.identity, request, rotation.now)
-    if reason is None and await _is_refused(rotation):
+    requested = request is not None and request != rotation.state.handled_request
+    if await _is_refused(rotation):
+        if rotation.state.endpoint not in ("", rotation.endpoint) and not requested:
+            raise Terminal(
+                f"VectorStore {rotation.resource.spec.store_ref.name} has another address than when the key was made, "
+                f"and it is refused there: point it back, or have a new key made there with {ANNOTATION_ROTATE} (the one "
+                "at the old address is then yours to revoke)",
+                reason="StoreChanged",
+            )
         return "KeyRefused"
-    return reason
+    return schedule.due(rotation.resource.spec, rotation.state, rotation.identity, request, rotation.now)
 
 
 async def _is_refused(rotation: RotationPass) -> bool:
@@ -173,23 +199,30 @@ async def _is_refused(rotation: RotationPass) -> bool:
     request = rotation.resource.metadata.annotations.get(ANNOTATION_RECONCILE)
     requested = request is not None and request != rotation.resource.status.last_handled_reconcile_at
     recent = seen is not None and seen[0] == current.label and rotation.now - seen[1] < timedelta(seconds=LONGEST_SLEEP)
-    if recent and not requested:
+    if recent and not requested and rotation.key not in rotation.context.keys_refused:
         return False
     try:
-        accepted = await rotation.issuer.accepts(current.material)
-    except Retryable:
+        return await is_dead(rotation, current)
+    except Retryable as error:
+        if error.reason == "CurrentKeyRefused":
+            raise
         return False  # a store that does not answer says nothing of the key
-    if accepted:
-        rotation.context.keys_seen[rotation.key] = (current.label, rotation.now)
-    return not accepted
 
 
 async def _look_at_clock(rotation: RotationPass) -> None:
-    """A key from the future tells of a clock that went back: its age is counted from now, or it would grow too old."""
-    current = rotation.state.current
-    if current is not None and current.issued_at - rotation.now > schedule.CLOCK_TOLERANCE:
-        aged = replace(current, issued_at=rotation.now.replace(microsecond=0))
-        await rotation.save(replace(rotation.state, current=aged))
+    """A key from the future tells of a clock that went back: its age is counted from now, or it would grow too old, and
+    a step that began in the future would wait for it."""
+    state, now, most = rotation.state, rotation.now, rotation.now + schedule.CLOCK_TOLERANCE
+    changed = state
+    if state.current is not None and state.current.issued_at > most:
+        changed = replace(changed, current=replace(state.current, issued_at=now.replace(microsecond=0)))
+    if state.step_since is not None and state.step_since > most:
+        changed = replace(changed, step_since=now)
+    published = state.record.published_at if state.record is not None else None
+    if published is not None and published > most:
+        changed = changed.noted(published_at=now)
+    if changed is not state:
+        await rotation.save(changed)
 
 
 async def _keep_published(rotation: RotationPass) -> list[str]:
@@ -202,6 +235,8 @@ async def _keep_published(rotation: RotationPass) -> list[str]:
     gone = rotation.publication.body is None
     differences = rotation.publication.differences(filling)
     repair = rotation.resource.spec.secret.repair_policy is not SecretRepairPolicy.LEAVE
+    if rotation.state.step in _PUBLISHED and rotation.publication.data_differs(filling):
+        await _begin_anew(rotation)
     if not gone and not repair:
         return differences
     if await rotation.publication.publish(filling):
@@ -210,3 +245,12 @@ async def _keep_published(rotation: RotationPass) -> list[str]:
         else:
             tell(rotation, "SecretRepaired", f"{rotation.publication} was put right: {', '.join(differences[:5])}")
     return []
+
+
+async def _begin_anew(rotation: RotationPass) -> None:
+    """The Secret held something else while the key before lives: what started meanwhile may have started with that, so
+    consumers are restarted, and waited for, as after a publication."""
+    state = rotation.state
+    if state.record is not None and state.record.published_at is not None:
+        begun = state.at(Step.RESTART, rotation.now, republished=state.republished + 1)
+        await rotation.save(begun.noted(published_at=None))

@@ -59,5 +59,7 @@ class Context:
     """The open issuer of each APIKeyRotation, under the digest of what it was opened with."""
     keys_seen: dict[Key, tuple[str, datetime]] = field(default_factory=dict)
     """The label of the key that each APIKeyRotation's store was last seen to accept, and when."""
+    keys_refused: dict[Key, tuple[str, datetime, int]] = field(default_factory=dict)
+    """The label of a published key that its store refuses, since when, and how often."""
     handed: dict[Key, str] = field(default_factory=dict)
     """Digest of what an IngestionJob's last worker was handed: where that failed, another one is worth another run."""

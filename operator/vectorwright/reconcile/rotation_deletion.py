@@ -31,7 +31,8 @@ async def finalize(context: Context, key: Key, resource: APIKeyRotation) -> Outc
     try:
         if not released and not context.settings.read_only:
             await _let_go(context, key, resource)
-        await memory.delete()
+        if not context.settings.read_only:
+            await memory.delete()
     except VectorwrightError as error:
         if not released:
             return _hindered(resource, error)
@@ -114,7 +115,19 @@ async def _end_keys(rotation: RotationPass) -> None:
 
 
 async def _end_unpublished(rotation: RotationPass) -> None:
-    """End the key that is being made, and what a lost attempt left under its name: nobody ever got it."""
+    """End the key that is being made, and what a lost attempt left under its name: nobody ever got it.
+
+    A key that was replaced and not revoked yet stays, and is told of: nothing remembers it from now on.
+    """
+    before = rotation.state.previous
+    if before is not None and not before.dead and rotation.traits.overlaps:
+        metrics.LEFT_BEHIND.labels(rotation.key.kind, "KeyLeftBehind").inc()
+        tell(
+            rotation,
+            "KeyLeftBehind",
+            f"key {before.id}, which was replaced, is still valid: revoke it at the store when nobody uses it any more",
+            warning=True,
+        )
     state, pending, held = rotation.state, rotation.state.pending, rotation.publication.held()
     if pending is None or not (rotation.traits.overlaps and rotation.traits.revocable):
         return

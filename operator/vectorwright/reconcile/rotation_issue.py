@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from vectorwright.api.v1alpha1.common import ANNOTATION_ROTATE
@@ -12,11 +12,13 @@ from vectorwright.errors import Retryable, Terminal
 from vectorwright.kube.status import utc_now
 from vectorwright.kube.workloads import find_workloads, refusal
 from vectorwright.rotation import schedule
-from vectorwright.rotation.base import KeyRequest, LiveKey
-from vectorwright.rotation.state import KeyRecord, Record, RotationState, Step, Verification
+from vectorwright.rotation.base import KeyMaterial, KeyRequest
+from vectorwright.rotation.passwords import random_token
+from vectorwright.rotation.state import KeyRecord, Record, Step, Verification
 
 from .rotation_audit import tell
 from .rotation_pass import RotationPass
+from .rotation_progress import Waiting, in_progress, pace, pending_key
 
 VERIFY_PATIENCE = timedelta(minutes=5)
 """For which a store may refuse a key that it just made: Pinecone's keys take seconds to be known everywhere."""
@@ -25,83 +27,6 @@ REMAKE_AFTER = timedelta(seconds=30)
 MOST_REMADE = 2
 CLAIM = timedelta(seconds=5)
 """For which a process that began to make a key is left to it, unless it is known to be gone."""
-VERIFY_DELAYS = (0.1, 10.0)
-"""Seconds between two trials: the first ones follow each other closely."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """The step is not through: what for, and when to look again."""
-
-    blocked_by: str
-    after: float
-
-
-def pace(rotation: RotationPass, delays: tuple[float, float] = VERIFY_DELAYS) -> float:
-    """Seconds until the next look: a fifth of the time that the step has taken so far, within bounds."""
-    since = rotation.state.step_since or rotation.now
-    return min(delays[1], max(delays[0], (rotation.now - since).total_seconds() / 5))
-
-
-def in_progress(error: Retryable) -> Waiting:
-    """What an issuer does that takes several calls is no failure. Raises everything else that it is told."""
-    if error.reason != "InProgress":
-        raise error
-    return Waiting(error.message, error.after or VERIFY_DELAYS[0])
-
-
-async def recover(rotation: RotationPass) -> None:
-    """Nothing is remembered: find out where things stand, from the Secret's annotations and the store's list.
-
-    What lives at the store and is not published may still be in use by pods that started earlier, so it goes the way of
-    a replaced key. Nothing is issued anew, and no request of the past is acted on again. Raises Terminal, Retryable.
-    """
-    request = rotation.resource.metadata.annotations.get(ANNOTATION_ROTATE)
-    held = rotation.publication.held()
-    live = await rotation.issuer.live() if rotation.traits.overlaps else []
-    if held is None:
-        revision = max((key.revision or 0 for key in live), default=0)
-        await rotation.save(RotationState(revision=revision, handled_request=request, step_since=rotation.now))
-        return
-    if held.material is not None and rotation.traits.provable and not await rotation.issuer.accepts(held.material):
-        held = replace(held, material=None)
-    now = utc_now()
-    state = RotationState(
-        revision=max([held.revision, *(key.revision or 0 for key in live)]),
-        current=held,
-        identity=rotation.identity,
-        handled_request=rotation.resource.status.handled_request or request,
-        published=True,
-        step_since=now,
-    )
-    previous = await _outlived(rotation, held, live) if held.material is not None else None
-    if previous is not None or (held.material is not None and rotation.targets):
-        # From Restart on: whether it was done is told by the pod templates. The API server's time of the publication,
-        # not now: pods that started since have the published key.
-        record = Record(held.revision, held.id, "Recovered", now, published_at=rotation.publication.published_at)
-        state = replace(state, previous=previous, record=record, step=Step.RESTART)
-    await rotation.save(state)
-    tell(rotation, "RotationRecovered", f"nothing was remembered; key {held.id} is published in {rotation.publication}")
-
-
-async def _outlived(rotation: RotationPass, held: KeyRecord, live: list[LiveKey]) -> KeyRecord | None:
-    """A key that is not the published one and may still be in use. Raises Terminal, Retryable."""
-    if not rotation.traits.overlaps:
-        return None
-    others = sorted((key for key in live if key.id != held.id), key=lambda key: key.revision or 0)
-    if others:
-        last = others[-1]
-        return KeyRecord(last.revision or 0, last.id, last.name, held.issued_at, made=True)
-    handed_over = await rotation.issuer.predecessor()
-    if handed_over is not None and handed_over.id != held.id:
-        name = handed_over.id
-        return KeyRecord(0, handed_over.id, name, held.issued_at, None, handed_over.material, made=True)
-    # Where there is no list, the Secret itself may tell. What is on no list there is gone.
-    before = rotation.publication.held_before() if not live and rotation.traits.revocable else None
-    if before is not None:
-        name = rotation.issuer.name_of(held.revision - 1)
-        return KeyRecord(held.revision - 1, name, name, held.issued_at, None, before, made=True)
-    return None
 
 
 async def plan(rotation: RotationPass, reason: str) -> None:
@@ -115,11 +40,16 @@ async def plan(rotation: RotationPass, reason: str) -> None:
         if told := refusal(workload):
             raise Terminal(told, reason="RestartTargetRefused")
     await issuer.check()
-    if state.current is not None and (reason == "KeyRefused" or await _is_dead(rotation, state.current)):
-        # Another one may take its name, and nobody has to put it back into the Secret.
-        rotation.state = state = replace(state, current=replace(state.current, material=None))
+    if state.current is not None and reason == "KeyRefused":
+        # Another one may take its name.
+        rotation.state = state = replace(state, current=replace(state.current, dead=True))
     revision, previous = await _place(rotation)
     pending = drafted(rotation, revision)
+    # What could not be published must not be made: in place, the key before would be gone.
+    rehearsed = replace(pending, material=pending.material or _stand_in())
+    await rotation.publication.publish(
+        rotation.filled(replace(state, current=rehearsed, previous=None)), rehearsal=True
+    )
     request = rotation.resource.metadata.annotations.get(ANNOTATION_ROTATE)
     begun = state.at(
         Step.CREATE,
@@ -130,6 +60,7 @@ async def plan(rotation: RotationPass, reason: str) -> None:
         drafted_for=rotation.identity,
         handled_request=request or state.handled_request,
         record=Record(revision, pending.id, reason, rotation.now),
+        history=state.finished(rotation.now).history,
         remade=0,
     )
     if rotation.publication.body is not None and not rotation.publication.ours:
@@ -143,12 +74,9 @@ async def plan(rotation: RotationPass, reason: str) -> None:
     tell(rotation, "RotationStarted", f"key {pending.name} is to be issued ({reason})")
 
 
-async def _is_dead(rotation: RotationPass, current: KeyRecord) -> bool:
-    """Whether the store refuses the published key, as after an old backup was restored. Raises Terminal, Retryable."""
-    traits = rotation.traits
-    if current.material is None or not (traits.provable and traits.known_before_publication):
-        return False
-    return not await rotation.issuer.accepts(current.material)
+def _stand_in() -> KeyMaterial:
+    """In place of a value that the store will make."""
+    return KeyMaterial(token=random_token(), username="user", password=random_token())
 
 
 async def _place(rotation: RotationPass) -> tuple[int, KeyRecord | None]:
@@ -162,9 +90,9 @@ async def _place(rotation: RotationPass) -> tuple[int, KeyRecord | None]:
     live = await issuer.live() if issuer.traits.overlaps else []
     # The store may have later ones than are remembered: a backup was restored.
     revision = max([state.revision, *(key.revision or 0 for key in live)]) + 1
-    # The name of a key that is gone, or whose value nobody knows, is free unless the store has it.
-    published = {current.name} if current is not None and current.material is not None else set()
-    taken = {key.name for key in live} | published
+    # The name of a key that is dead, or whose value nobody knows, is free unless the store has it.
+    known = current is not None and current.material is not None and not current.dead
+    taken = {key.name for key in live} | ({current.name} if current is not None and known else set())
     if issuer.traits.overlaps and issuer.name_of(revision) in taken:
         revision += 1
         if issuer.name_of(revision) in taken:
@@ -174,8 +102,10 @@ async def _place(rotation: RotationPass) -> tuple[int, KeyRecord | None]:
                 "nobody uses",
                 reason="NoFreeIdentity",
             )
-    if current is not None and (current.material is not None or current.id in {key.id for key in live}):
+    if current is not None and (known or current.id in {key.id for key in live}):
         return revision, None
+    if current is None and (adopted := _adopted(rotation)) is not None:
+        return revision, adopted
     if current is None and (handed_over := await issuer.predecessor()) is not None:
         first = KeyRecord(0, handed_over.id, handed_over.id, rotation.now, None, handed_over.material, made=True)
         return revision, first
@@ -183,6 +113,15 @@ async def _place(rotation: RotationPass) -> tuple[int, KeyRecord | None]:
         last = max(live, key=lambda key: key.revision or 0)
         return revision, KeyRecord(last.revision or 0, last.id, last.name, rotation.now, made=True)
     return revision, None
+
+
+def _adopted(rotation: RotationPass) -> KeyRecord | None:
+    """The token in a Secret that is taken over, where what checks tokens reads it from there: it lives on meanwhile."""
+    publication = rotation.publication
+    if rotation.traits.known_before_publication or publication.ours:
+        return None
+    material = publication.found()
+    return KeyRecord(0, "adopted", "adopted", rotation.now, None, material, made=True) if material is not None else None
 
 
 def drafted(rotation: RotationPass, revision: int) -> KeyRecord:
@@ -213,7 +152,7 @@ def _request(rotation: RotationPass, pending: KeyRecord) -> KeyRequest:
         issued_at=pending.issued_at,
         not_after=pending.not_after,
         draft=pending.material if rotation.traits.generates else None,
-        current=current.material if current is not None else None,
+        current=current.material if current is not None and not current.dead else None,
     )
 
 
@@ -233,32 +172,39 @@ async def redraft(rotation: RotationPass, *, remade: int = 0) -> None:
 
 
 async def replace_dead(rotation: RotationPass, current: KeyRecord) -> None:
-    """The store refuses the key that is published: another one is made under its name. What it replaced lives on."""
+    """The store refuses the key that is published, for good: another one is made at once. What it replaced lives on.
+
+    It never takes the name of a key that lives: only identities that take turns make the dead one's anew.
+    """
     state = rotation.state
-    dead = replace(current, material=None)
+    revision = state.revision + 1
+    if state.previous is not None and rotation.issuer.name_of(revision) == state.previous.name:
+        revision += 1
+    rotation.state = state = replace(state, current=replace(current, dead=True))
+    pending = drafted(rotation, revision)
     await rotation.save(
         state.at(
             Step.CREATE,
             rotation.now,
-            current=dead,
-            pending=drafted(rotation, state.revision),
+            revision=revision,
+            pending=pending,
             drafted_for=rotation.identity,
+            record=Record(revision, pending.id, "KeyRefused", rotation.now),
+            history=state.finished(rotation.now).history,
             remade=0,
         )
     )
     tell(
         rotation,
         "KeyMadeAgain",
-        f"the store refuses key {current.id}, which is published: another one is made in its place",
+        f"the store refuses key {current.id}, which is published: key {pending.name} is made in its place",
         warning=True,
     )
 
 
 async def create(rotation: RotationPass) -> Waiting | None:
     """Have the key made. Its value is remembered before anything else happens."""
-    pending = rotation.state.pending
-    if pending is None:
-        raise Terminal("the key that is to be made was forgotten", reason="StateDamaged")
+    pending = pending_key(rotation.state)
     if not rotation.traits.generates:
         if waiting := await _claim(rotation):
             return waiting
@@ -336,13 +282,19 @@ async def _refused(rotation: RotationPass, pending: KeyRecord) -> Waiting | None
 
 async def publish(rotation: RotationPass) -> Waiting | None:
     """Put the new key into the Secret, by one write."""
-    state, pending = rotation.state, rotation.state.pending
-    if pending is None:
-        raise Terminal("the key that is to be published was forgotten", reason="StateDamaged")
+    state, pending = rotation.state, pending_key(rotation.state)
     replaced = state.previous or state.current
     if replaced is not None and replaced.id == pending.id and rotation.traits.overlaps:
         replaced = None  # it was gone, and the new one took its name
-    following = replace(state, current=pending, pending=None, previous=replaced, identity=state.drafted_for)
+    following = replace(
+        state,
+        current=pending,
+        pending=None,
+        previous=replaced,
+        identity=state.drafted_for,
+        endpoint=rotation.endpoint,
+        republished=0,
+    )
     await rotation.publication.publish(rotation.filled(following))
     published = rotation.publication.published_at
     await rotation.save(following.at(Step.RESTART, rotation.now, published=True).noted(published_at=published))

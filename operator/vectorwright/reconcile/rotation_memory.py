@@ -63,12 +63,7 @@ class Memory:
         if body is None:
             self.version = None
             return None
-        if (body["metadata"].get("annotations") or {}).get(OWNER_ANNOTATION) != str(self.owner):
-            raise Terminal(
-                f"Secret {self.key.namespace}/{self.name} is where this rotation keeps what it has to remember, and is "
-                "another's: delete it, or give the resource another name",
-                reason="SecretNotOurs",
-            )
+        self._require_ours(body)
         self.version = body["metadata"]["resourceVersion"]
         state = from_data(data_of(body, resources.SECRETS))
         self.damaged = state is None
@@ -110,11 +105,32 @@ class Memory:
         if body is None or body["metadata"]["resourceVersion"] != self.version:
             raise changed_meanwhile(self.key.namespace, self.name)
 
+    def _require_ours(self, body: Object) -> None:
+        """Raise Terminal (``SecretNotOurs``) for a Secret of that name that is not this rotation's."""
+        mark = (body["metadata"].get("annotations") or {}).get(OWNER_ANNOTATION)
+        if mark == str(self.owner):
+            return
+        told = f"Secret {self.key.namespace}/{self.name} is where this rotation keeps what it has to remember, and is "
+        other = OwnershipMark.parse(mark)
+        if other is not None and (other.namespace, other.name) == (self.owner.namespace, self.owner.name):
+            told += (
+                f"that of the installation {other.installation}, as after a move to another cluster: keep it, and "
+                f"start the operator with --installation-id={other.installation}"
+            )
+        else:
+            told += "another's: give the resource another name"
+        raise Terminal(told, reason="SecretNotOurs")
+
     async def delete(self) -> None:
-        """Forget everything. Fine when nothing is there."""
+        """Forget everything. Fine when nothing is there; what is another's stays. Raises Terminal, Retryable."""
+        body = await find_secret(self.client, self.key.namespace, self.name)
+        if body is None or (body["metadata"].get("annotations") or {}).get(OWNER_ANNOTATION) != str(self.owner):
+            return
         try:
-            await self.client.delete(resources.SECRETS, self.name, self.key.namespace)
+            await self.client.delete(resources.SECRETS, self.name, self.key.namespace, uid=body["metadata"]["uid"])
         except NotFound:
             self.version = None
         except Terminal as error:
             raise secret_forbidden(error, self.key.namespace, self.name) from None
+        except Conflict:
+            raise changed_meanwhile(self.key.namespace, self.name) from None

@@ -68,8 +68,16 @@ class RotationPass:
     @property
     def label(self) -> str:
         """What pod templates carry that use the published key: of this Secret alone, as they may use several."""
-        current = self.state.current
-        return scoped(self.publication.spec.name, current.label if current is not None else "")
+        current, again = self.state.current, self.state.republished
+        label = current.label if current is not None else ""
+        return scoped(self.publication.spec.name, f"{label}-{again}" if again else label)
+
+    @property
+    def endpoint(self) -> str:
+        """The address of the store: keys of one may mean nothing at another."""
+        settings = self.connection.settings
+        parts = (settings.get(name) for name in ("url", "controlUrl", "host", "port", "database"))
+        return " ".join(str(part) for part in (self.provider, *parts) if part)
 
     @property
     def targets(self) -> list[Target]:
@@ -171,9 +179,14 @@ def owner_mark(context: Context, key: Key) -> OwnershipMark:
     return OwnershipMark(context.installation, key.namespace, key.name)
 
 
+_NOT_OF_A_KEY = frozenset({"adminUrl", "loginUrl", "apiUrl", "allowSingleReplica", "terminateSessions", "workload"})
+"""Fields of identities that say how keys are made and ended, and nothing of the keys themselves."""
+
+
 def identity_digest(strategy: Strategy, kind: str, block: dict[str, object]) -> str:
     """Changes with what keys are made for. Nothing in it is secret."""
-    content = orjson.dumps([strategy.value, kind, block], option=orjson.OPT_SORT_KEYS)
+    made_for = {name: value for name, value in block.items() if name not in _NOT_OF_A_KEY}
+    content = orjson.dumps([strategy.value, kind, made_for], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:16]
 
 

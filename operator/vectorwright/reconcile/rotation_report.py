@@ -12,8 +12,8 @@ from vectorwright.rotation import schedule
 from vectorwright.rotation.state import KeyRecord, Record, RotationState, Step, Verification
 
 from .outcome import Status, is_stalling
-from .rotation_issue import Waiting
 from .rotation_pass import RotationPass
+from .rotation_progress import Waiting
 
 DEFAULT_HISTORY = 5
 _LONGEST_BLOCK = 256

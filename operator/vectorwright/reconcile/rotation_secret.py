@@ -178,6 +178,17 @@ class Publication:
         except (KeyError, ValueError):
             return None
 
+    def found(self) -> KeyMaterial | None:
+        """The credential that is in the Secret, whoever put it there."""
+        return self._material(self.body) if self.body is not None else None
+
+    def data_differs(self, filling: Filling) -> bool:
+        """Whether consumers would read something else than what is to be there. False where nothing is there."""
+        if self.body is None:
+            return False
+        there = self.body.get("data") or {}
+        return any(there.get(name) != value for name, value in self._wanted(filling)["data"].items())
+
     def held_before(self) -> KeyMaterial | None:
         """The token before, where a field of the Secret is to hold it and nothing else, and does."""
         if not self.ours or self.body is None:

@@ -111,7 +111,7 @@ def revocable_from(spec: APIKeyRotationSpec, traits: IssuerTraits, state: Rotati
     None while nothing was published yet, or nothing was replaced.
     """
     previous, published = state.previous, state.record.published_at if state.record else None
-    if previous is None or published is None:
+    if previous is None or published is None or previous.dead:
         return None
     moment, overlap = published, duration(spec.overlap)
     if overlap:

@@ -14,11 +14,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from vectorwright.errors import Terminal
+
 from .base import KeyMaterial, LiveKey
 
 STATE_FIELD = "state.json"
 FORMAT = 1
-"""Of the JSON; a newer one is not read."""
+"""Of the JSON. Fields are only ever added within one; a newer one is neither read nor overwritten."""
 MOST_RECORDS = 20
 
 
@@ -50,6 +52,8 @@ class KeyRecord:
     """Its value; None where it is not known."""
     made: bool = False
     """Whether the store has it. False: about to be made."""
+    dead: bool = False
+    """Whether the store is known to refuse it: what has its name may be made anew."""
 
     @property
     def live(self) -> LiveKey:
@@ -111,6 +115,14 @@ class RotationState:
     """How often the pending key was made again because the store refused it."""
     restarted: tuple[str, ...] = ()
     """Workloads that were restarted for the current key: one that lost its restart is told from one that is new."""
+    reverts: int = 0
+    """How often a restart for the current key was taken back by somebody."""
+    reverted_at: datetime | None = None
+    """When that was seen last."""
+    republished: int = 0
+    """How often the Secret held something else while the key before lived: pods may have started with that."""
+    endpoint: str = ""
+    """Where the current key was made: at another address it may mean nothing."""
     maker: str | None = None
     """The process that makes the pending key, where the store makes its value."""
     claimed_at: datetime | None = None
@@ -138,6 +150,7 @@ class RotationState:
         return self.at(Step.IDLE, now, previous=None, record=None, history=history)
 
 
+_FIELDS = frozenset(part.name for part in fields(RotationState))
 _SLOTS = ("pending", "current", "previous")
 _PARTS = tuple(part.name for part in fields(KeyMaterial))
 
@@ -158,11 +171,20 @@ def to_data(state: RotationState) -> dict[str, str]:
 
 
 def from_data(data: Mapping[str, bytes]) -> RotationState | None:
-    """The state that :func:`to_data` wrote; None where it is missing, damaged, or of a newer version."""
+    """The state that :func:`to_data` wrote; None where it is missing or damaged.
+
+    Raises Terminal (``StateTooNew``) where a newer version of the operator wrote it.
+    """
     try:
         plain = json.loads(data[STATE_FIELD])
-        if plain.pop("format") != FORMAT:
-            return None
+        if plain.pop("format") > FORMAT:
+            raise Terminal(
+                "what this rotation remembers was written by a newer version of the operator: nothing is done until "
+                "that one is back",
+                reason="StateTooNew",
+            )
+        # What an older version does not know it does without.
+        plain = {name: value for name, value in plain.items() if name in _FIELDS}
         plain["step"] = Step(plain["step"])
         for slot in _SLOTS:
             plain[slot] = _key(plain[slot], slot, data)
@@ -171,7 +193,8 @@ def from_data(data: Mapping[str, bytes]) -> RotationState | None:
         seen = plain["verification"]
         plain["verification"] = Verification(**{**seen, "time": _time(seen["time"])}) if seen else None
         plain["step_since"] = _time(plain["step_since"])
-        plain["claimed_at"] = _time(plain.get("claimed_at"))
+        for name in ("claimed_at", "reverted_at"):
+            plain[name] = _time(plain.get(name))
         plain["restarted"] = tuple(plain.get("restarted", ()))
         return RotationState(**plain)
     except (KeyError, TypeError, ValueError, AttributeError):
