@@ -63,7 +63,6 @@ class Supervisor:
     async def run(self) -> None:
         """Return when ``end()`` was called and no child is left. Raises GaveUpError, with no child left, too."""
         while not self._ending.is_set():
-            started = clock.now()
             try:
                 self.child = await Child.start(self._command, self._deadline())
             except OSError as error:
@@ -75,8 +74,6 @@ class Supervisor:
                 self.child = None
                 if self._ending.is_set():
                     return
-            if clock.now() - started >= STEADY_S:
-                self.failures = 0
             self.failures += 1
             if self.failures > len(self._policy.pauses):
                 raise GaveUpError(f"{what}; that was failure {self.failures} in a row")
@@ -86,10 +83,12 @@ class Supervisor:
 
     async def _accompany(self, child: Child) -> str:
         """Until the child is gone. Returns what became of it."""
-        stale_polls = 0
+        stale_polls, began = 0, clock.now()
         what = ""
         while not child.exited.done() and not self._ending.is_set():
             await self._first_of(child, POLL_S)
+            if clock.now() - began >= STEADY_S:
+                self.failures = 0  # while it runs: whoever asks whether this one is able to lead is told so
             child.extend(self._deadline())
             stale_polls = stale_polls + 1 if child.stale() else 0
             if stale_polls >= _STALE_POLLS:
