@@ -13,12 +13,14 @@ import subprocess
 import sys
 import threading
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import kubernetes
 import pytest
 from tests.support.qdrant import StartQdrant
+from tests.support.rotation_stores import until
 from tests.support.rotations import Rotation, make_anywhere
 from tests.support.vectorwright import Body, Resources
 
@@ -158,7 +160,11 @@ def test_columns_show_where_a_rotation_is(resources: Resources, start_qdrant: St
     assert metrics(resources, other.name)['vectorwright_key_rotations_total{result="failure"}'] >= 1
     for ended in (rotation, other):
         ended.delete()
-        assert metrics(resources, ended.name) == {}
+        until(partial(_is_forgotten, resources, ended.name))  # when the operator has heard of it
+
+
+def _is_forgotten(resources: Resources, name: str) -> bool:
+    return metrics(resources, name) == {}
 
 
 def metrics(resources: Resources, name: str) -> dict[str, float]:
