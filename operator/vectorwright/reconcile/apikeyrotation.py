@@ -183,8 +183,8 @@ async def _due(rotation: RotationPass) -> str | None:
         if rotation.state.endpoint not in ("", rotation.endpoint) and not requested:
             raise Terminal(
                 f"VectorStore {rotation.resource.spec.store_ref.name} has another address than when the key was made, "
-                f"and it is refused there: point it back, or have a new key made there with {ANNOTATION_ROTATE} (the one "
-                "at the old address is then yours to revoke)",
+                f"and it is refused there: point it back, or have a new key made there with {ANNOTATION_ROTATE} (the "
+                "one at the old address is then yours to revoke)",
                 reason="StoreChanged",
             )
         return "KeyRefused"
