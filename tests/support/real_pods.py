@@ -169,12 +169,21 @@ class Pods:
                 os.kill(pid, signal.SIGKILL)
 
     def deployment(
-        self, name: str, program: str, *, replicas: int = 2, secret: str = "", annotations: Body | None = None
+        self,
+        name: str,
+        program: str,
+        *,
+        replicas: int = 2,
+        secret: str = "",
+        annotations: Body | None = None,
+        ready_file: str = "",
+        grace: int = 1,
     ) -> Body:
         """A Deployment of our image that runs a Python program, rolled out; its pods carry the label ``app``.
 
         Where ``secret`` names a Secret, each of its keys is a variable of the program's environment, as it was when the
-        pod started, and a file in ``/etc/secret``, as it is.
+        pod started, and a file in ``/etc/secret``, as it is. A pod is ready once ``ready_file`` is there, where one is
+        named, and has ``grace`` seconds to end.
         """
         container: Body = {
             "name": "program",
@@ -186,10 +195,12 @@ class Pods:
         spec: Body = {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": 1,
+            "terminationGracePeriodSeconds": grace,
             "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [container],
         }
+        if ready_file:
+            container["readinessProbe"] = {"exec": {"command": ["test", "-f", ready_file]}, "periodSeconds": 1}
         if secret:
             container["envFrom"] = [{"secretRef": {"name": secret}}]
             container["volumeMounts"] = [{"name": "secret", "mountPath": _SECRET_PLACE, "readOnly": True}]
