@@ -58,4 +58,6 @@ def test_what_else_was_said_is_not_lost() -> None:
 def test_a_newest_deadline_that_is_over_ends_it(earlier: list[float]) -> None:
     now = clock.now()
     status, told, _ = start([*(f"lease {now + later}" for later in earlier), f"lease {now - 1}"])
-    assert (status, told) == (-signal.SIGALRM, "")
+    # By the kernel's timer or by its own thread, whichever comes first.
+    assert status in (-signal.SIGALRM, 128 + signal.SIGKILL)
+    assert told == ""
