@@ -203,7 +203,7 @@ def configure_logging(log_format: LogFormat = "json", level: str = "info", strea
         logger.handlers.clear()
         logger.propagate = True
     # They tell each request at info, and every wait at debug: that is tracing, not operating.
-    for name in ("httpx", "httpcore", "asyncio", "aiohttp.access"):
+    for name in ("httpx", "httpcore", "asyncio", "aiohttp.access", "grpc"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_uncaught
