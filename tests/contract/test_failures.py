@@ -84,7 +84,7 @@ async def test_a_silent_store_is_retryable_in_time(
 @pytest.mark.needs_server("credentials")
 async def test_wrong_credentials_are_terminal(provider: Provider, open_another: StoreFactory) -> None:
     for error in await _calls(open_another(provider.wrong_credentials())):
-        assert type(error) is Terminal
+        assert isinstance(error, Terminal)
         assert error.reason == "AccessDenied"
         assert SECRET not in error.message
 

@@ -67,7 +67,9 @@ def _is_right(met: Met, error: VectorwrightError) -> bool:  # noqa: PLR0911 - on
         case "reset":
             return isinstance(error, Retryable) and error.reason == "Unreachable"
         case "401" | "403":
-            return type(error) is Terminal and error.reason == "AccessDenied"
+            return (
+                isinstance(error, Terminal) and not isinstance(error, BatchRejected) and error.reason == "AccessDenied"
+            )
         case "404":
             # "The database is not there" is the store's way to say that the index is not.
             missing = isinstance(error, NotFound) or (type(error) is Terminal and error.reason.endswith("NotFound"))

@@ -179,12 +179,14 @@ async def test_what_is_sent(scripted: Scripted, case: QdrantCloudDualKey) -> Non
             {"collectionAccess": {"collectionName": "notes", "accessType": f"{rule}READ_WRITE"}},
         ],
     }
+    scripted.told("GET", "/database-api-keys", 200, {"items": [{"id": "key-1", "name": issuer.name_of(7)}]})
     await issuer.revoke(LiveKey("key-1", issuer.name_of(7), 7))
     asked = [(request.method, request.path) for request in scripted.server.requests]
     path = f"{KEYS}{case.account}/database-api-keys"
     assert asked == [
         ("GET", f"{path}?clusterId={case.cluster}"),
         ("POST", path),
+        ("GET", f"{path}?clusterId={case.cluster}"),
         ("DELETE", f"{path}/key-1?clusterId={case.cluster}"),
     ]
     keys = {request.headers["authorization"] for request in scripted.server.requests}

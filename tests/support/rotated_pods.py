@@ -16,7 +16,7 @@ from tests.support.real_pods import Doors
 from tests.support.rotations import Rotation
 from tests.support.vectorwright import condition
 
-READY_FILE = "/tmp/ready"
+READY_FILE = "/dev/shm/ready"
 _CLIENT = """
     import json, os, signal, time, urllib.request
     import psycopg

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,6 +63,11 @@ class QdrantServerInCluster(QdrantServerCase):
         apps.create_namespaced_stateful_set(namespace, workload)
         keeper.start()
         self._stack.callback(keeper.stop)
+        # A pod that was not seen before it was replaced would be taken for the first one.
+        deadline = time.monotonic() + 60
+        while len(self._uids) < workload["spec"]["replicas"]:
+            assert time.monotonic() < deadline, "the pods of the server did not start"
+            time.sleep(0.05)
 
     def _secret(self) -> dict[str, Any]:
         found = self._core.read_namespaced_secret(f"{NAME}-keys", self._namespace)

@@ -163,7 +163,7 @@ class PineconeKeys:
         """
         remains = [key for key in await self._keys() if key.name == request.name]
         for key in remains:
-            await self.revoke(key)
+            await self._delete(key)
         answer = await self._ask(
             "POST", self._keys_path, body={"name": request.name, "roles": self._roles}, changes=True
         )
@@ -225,6 +225,10 @@ class PineconeKeys:
             return
         if found.revision is None:
             raise Conflict(f"key {key.id} was not made by this resource: it is left alone", reason="NotOurs")
+        await self._delete(key)
+
+    async def _delete(self, key: LiveKey) -> None:
+        """Delete a key that was found to be ours. Fine when it is gone."""
         answer = await self._ask("DELETE", f"/admin/api-keys/{quote(key.id, safe='')}", changes=True)
         if answer.fine:
             return

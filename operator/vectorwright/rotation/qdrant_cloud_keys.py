@@ -100,7 +100,7 @@ class QdrantCloudKeys:
                     reason="Conflict",
                 )
         for key, _ in remains:
-            await self.revoke(key)
+            await self._delete(key)
         answer = await self._ask("POST", self._keys_path, body={"databaseApiKey": self._wanted(request)}, changes=True)
         made = (answer.body or {}).get("databaseApiKey")
         value, key_id = _text(made, "key"), _text(made, "id")
@@ -146,6 +146,10 @@ class QdrantCloudKeys:
             return
         if found.revision is None:
             raise Conflict(f"key {key.id} was not made by this resource: it is left alone", reason="NotOurs")
+        await self._delete(key)
+
+    async def _delete(self, key: LiveKey) -> None:
+        """Delete a key that was found to be ours. Fine when it is gone."""
         answer = await self._ask(
             "DELETE", f"{self._keys_path}/{quote(key.id, safe='')}", params={"clusterId": self._cluster}, changes=True
         )
