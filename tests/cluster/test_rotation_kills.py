@@ -154,7 +154,7 @@ def test_everything_is_forgotten(scene: Scene) -> None:
             request = scene.request()
             kill_once(scene, request, kill_after=point)
             scene.forget()
-            scene.finish(request)
+            scene.finish(request, settled=True)
             before.check_healed(point)
     consumer.check(gaps=scene.case.in_place)
     scene.check_nothing_shows()
@@ -199,7 +199,7 @@ def test_an_old_backup_is_restored(scene: Scene) -> None:
         scene.finish(scene.request())
     before = Before.of(scene)
     scene.restore(backup)
-    scene.finish(scene.request())
+    scene.finish(scene.request(), settled=True)
     before.check_healed("restore", since=1)
     with Consumer(scene).at_work() as consumer:
         scene.finish(scene.request())

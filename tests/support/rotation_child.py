@@ -33,7 +33,7 @@ from vectorwright.kube.connection import load_connection
 from vectorwright.kube.events import EventRecorder
 from vectorwright.kube.watched import WatchedObjects
 from vectorwright.observability.logs import configure_logging
-from vectorwright.reconcile import rotation_issue, rotation_pass, rotation_retire
+from vectorwright.reconcile import rotation_consumers, rotation_issue, rotation_pass, rotation_proof
 from vectorwright.reconcile.cache import ObjectCache
 from vectorwright.reconcile.context import Context
 from vectorwright.reconcile.runners import Runners
@@ -82,12 +82,13 @@ class Order:
 
 
 def _set_remake(span: timedelta) -> None:
-    for module in (rotation_issue, rotation_retire):
-        setattr(module, "REMAKE_AFTER", span)  # noqa: B010 - the second one has imported it
+    rotation_issue.REMAKE_AFTER = span
+    rotation_proof.REFUSED_FOR = span
+    rotation_proof.RETRY_SECONDS = span.total_seconds() / 4
 
 
 CONSTANTS: Mapping[str, Callable[[float], None]] = {
-    "settling": lambda seconds: setattr(rotation_retire, "SETTLING", timedelta(seconds=seconds)),
+    "settling": lambda seconds: setattr(rotation_consumers, "SETTLING", timedelta(seconds=seconds)),
     "remake": lambda seconds: _set_remake(timedelta(seconds=seconds)),
     "claim": lambda seconds: setattr(rotation_issue, "CLAIM", timedelta(seconds=seconds)),
     "look_again": lambda seconds: setattr(qdrant_server_workload, "LOOK_AGAIN", seconds),

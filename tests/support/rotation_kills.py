@@ -286,11 +286,22 @@ class Scene:
         status = self.resource().get("status") or {}
         return (status.get("step"), status.get("handledRequest")) == ("Idle", request)
 
-    def finish(self, request: str | None, seconds: float = 120.0) -> None:
-        """Let an operator that nobody kills come to the end of the rotation. It is killed when idle."""
+    def finish(self, request: str | None, seconds: float = 120.0, *, settled: bool = False) -> None:
+        """Let an operator that nobody kills come to the end of the rotation. It is killed when idle.
+
+        ``settled``: and when it has found nothing to mend for a while. A key that is refused is shown several times.
+        """
         operator = self.start()
         wait_for(lambda: self.is_through(request), seconds, self.told)
+        if settled:
+            time.sleep(1.0)
+            wait_for(lambda: self.is_through(request) and self.is_ready(), seconds, self.told)
         operator.kill()
+
+    def is_ready(self) -> bool:
+        """Whether the status says that a valid key is published."""
+        conditions = (self.resource().get("status") or {}).get("conditions") or ()
+        return any((item["type"], item["status"]) == ("Ready", "True") for item in conditions)
 
     def told(self) -> str:
         """Where it stands, for messages."""

@@ -10,6 +10,9 @@ from tests.support.rotation_kills import Scene
 
 from vectorwright.rotation.state import MOST_RECORDS, KeyRecord, RotationState
 
+UNTIL_EXPIRY = 90.0
+"""Seconds for which a key that cannot be revoked lives in these tests at most."""
+
 
 @dataclass(frozen=True)
 class Before:
@@ -66,7 +69,9 @@ class Before:
         await case.published(material)
         await becomes(True, lambda: case.use(material), case.acceptance_seconds)
         if old is not None and old != material:
-            await becomes(False, lambda: case.use(old), case.refusal_seconds)
+            # One that cannot be revoked dies by itself; nobody waits for that where it was forgotten.
+            patience = case.refusal_seconds if case.traits.revocable else UNTIL_EXPIRY
+            await becomes(False, lambda: case.use(old), patience)
         await becomes(self._expected(current), case.inventory, case.refusal_seconds)
         if self.scene.by_hand is not None:
             assert await case.use(self.scene.by_hand)
