@@ -28,8 +28,8 @@ from .rotation_progress import WAIT_DELAYS, Waiting, current_key, finish, length
 
 ROLLOUT_TIMEOUT = timedelta(minutes=15)
 """As `spec.rolloutTimeout` says when it is left out: beyond the ten minutes of a Deployment's own deadline."""
-REVERTED_DELAY = 10.0
-"""Seconds before a restart that somebody took back is looked at again: two writers that undo each other's work at once
+REVERTED_DELAY = timedelta(seconds=10)
+"""Before a restart that somebody took back is looked at again: two writers that undo each other's work at once
 would replace pods without end."""
 MOST_REVERTS = 3
 REVERTS_REST = timedelta(minutes=10)
@@ -106,11 +106,14 @@ async def wait_for_consumers(rotation: RotationPass) -> Waiting | None:
     """Wait until no pod of the old template is left, and none that is older than the new key uses the Secret."""
     state, current = rotation.state, current_key(rotation.state)
     previous = state.previous
-    names, reverted = await _restart_again(rotation, current)
+    rested = rotation.now - state.reverted_at if state.reverted_at is not None else REVERTED_DELAY
+    if timedelta() <= rested < REVERTED_DELAY:
+        return Waiting("a restart that somebody took back to stay", (REVERTED_DELAY - rested).total_seconds())
+    names = await _restart_again(rotation, current)
     state = rotation.state
     for name in names:
         if waiting := await _rollout(rotation, name):
-            return replace(waiting, after=max(waiting.after, REVERTED_DELAY)) if reverted else waiting
+            return waiting
     if previous is None:
         await finish(rotation)
         return None
@@ -129,9 +132,9 @@ async def wait_for_consumers(rotation: RotationPass) -> Waiting | None:
     return None
 
 
-async def _restart_again(rotation: RotationPass, current: KeyRecord) -> tuple[list[WorkloadName], bool]:
-    """Restart targets that are new, and those whose restart somebody took back. Returns all, and whether there were
-    any of the latter. Raises Terminal, Retryable."""
+async def _restart_again(rotation: RotationPass, current: KeyRecord) -> list[WorkloadName]:
+    """Restart targets that are new, and those whose restart somebody took back. Returns all. Raises Terminal,
+    Retryable."""
     names, restarted = await _restart(rotation)
     known = set(rotation.state.restarted)
     new = tuple(name for name in _texts(restarted) if name not in known)
@@ -149,7 +152,7 @@ async def _restart_again(rotation: RotationPass, current: KeyRecord) -> tuple[li
             f"{name} was restarted again: somebody took the annotation of its pod template away",
             warning=True,
         )
-    return names, bool(reverted)
+    return names
 
 
 async def _rollout(rotation: RotationPass, name: WorkloadName) -> Waiting | None:
