@@ -165,15 +165,18 @@ def test_killed_in_an_exchange_with_the_store(scene: Scene) -> None:
     methods = ("create",) if scene.case.in_place else ("create", "revoke")
     with Consumer(scene).at_work() as consumer:
         for method in methods:
+            hits = 0
             for at in range(MOST_EXCHANGES if REPEATS > 1 else 2):
                 before = Before.of(scene)
                 request = scene.request()
                 was_in_it = kill_in_exchange(scene, request, method, at)
                 scene.finish(request)
                 before.check_one_rotation()
-                if not was_in_it:
-                    assert at > 0
+                hits += was_in_it
+                # A frame that is no answer of the store's (gRPC's own) may be the first that is lost.
+                if not was_in_it and at > 0:
                     break
+            assert hits > 0, method
     consumer.check(gaps=scene.case.in_place)
     scene.check_nothing_shows()
 
