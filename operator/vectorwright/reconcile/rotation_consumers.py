@@ -56,15 +56,22 @@ async def _restart(rotation: RotationPass) -> tuple[list[WorkloadName], list[Wor
 
     Raises Terminal (``RestartTargetRefused`` before any of them is touched), Retryable.
     """
-    workloads = await find_workloads(rotation.context.client, rotation.targets)
-    for workload in workloads:
-        if told := _unfit(rotation, workload):
-            raise Terminal(told, reason="RestartTargetRefused")
+    workloads = await fitting_workloads(rotation)
     _require_peace(rotation, workloads)
     restarted = [
         name_of(workload) for workload in workloads if await restart(rotation.context.client, workload, rotation.label)
     ]
     return [name_of(workload) for workload in workloads], restarted
+
+
+async def fitting_workloads(rotation: RotationPass) -> list[Object]:
+    """The workloads that the spec names. Raises Terminal (``RestartTargetRefused`` where one of them cannot be
+    restarted, ``RestartTargetNotFound`` …), Retryable."""
+    workloads = await find_workloads(rotation.context.client, rotation.targets)
+    for workload in workloads:
+        if told := _unfit(rotation, workload):
+            raise Terminal(told, reason="RestartTargetRefused")
+    return workloads
 
 
 def _unfit(rotation: RotationPass, workload: Object) -> str | None:

@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 from vectorwright.api.v1alpha1.common import ANNOTATION_ROTATE
 from vectorwright.errors import Retryable, Terminal
 from vectorwright.kube.status import utc_now
-from vectorwright.kube.workloads import find_workloads, refusal
 from vectorwright.rotation import schedule
 from vectorwright.rotation.base import KeyMaterial, KeyRequest
 from vectorwright.rotation.passwords import random_token
 from vectorwright.rotation.state import KeyRecord, Record, Step, Verification
 
 from .rotation_audit import tell
+from .rotation_consumers import fitting_workloads
 from .rotation_pass import RotationPass
 from .rotation_progress import Waiting, in_progress, pace, pending_key
 
@@ -36,9 +36,7 @@ async def plan(rotation: RotationPass, reason: str) -> None:
     """
     state, issuer = rotation.state, rotation.issuer
     rotation.publication.check()
-    for workload in await find_workloads(rotation.context.client, rotation.targets):
-        if told := refusal(workload):
-            raise Terminal(told, reason="RestartTargetRefused")
+    await fitting_workloads(rotation)
     await issuer.check()
     if state.current is not None and reason == "KeyRefused":
         # Another one may take its name.
