@@ -112,8 +112,10 @@ async def test_a_fault_at_any_call_is_the_right_kind_of_error(
             one = await meet(transports, call, fault, first, usual[call.name], 5.0)
             if call.changes and first:
                 await prepare(prepared, provider)
-            if not one.transports and first:  # what a call finds to tidy up may be one request less than before
-                one = await meet(transports, call, fault, first - 1, first, 5.0)
+            if not one.transports:
+                # What a call finds to tidy up may be one request less than before; and gRPC's handles to one address
+                # share a connection, so that a new one may hear of the last one's end before it sent anything.
+                one = await meet(transports, call, fault, max(first - 1, 0), first or usual[call.name], 5.0)
                 await prepare(prepared, provider)
             met.append(one)
     assert len(met) >= len(usual)

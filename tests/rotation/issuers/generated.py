@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +53,7 @@ class Generated(IssuerCase):
         chroma: ChromaServer = request.getfixturevalue("chroma_server")
         self._file: Path = request.getfixturevalue("tmp_path") / "tokens"
         self._file.touch()
+        self._writing = threading.Lock()
         self._proxy = TokenProxy(chroma.url, self._file)
 
     def assignment(self, name: str = "search", **identity: Any) -> Assignment:
@@ -82,10 +84,11 @@ class Generated(IssuerCase):
         self._hold("\n".join(key.token or "" for key in keys))
 
     def _hold(self, tokens: str) -> None:
-        """In one step, as the kubelet changes a mounted Secret: the proxy reads all the while."""
-        following = self._file.with_suffix(".new")
-        following.write_text(tokens)
-        following.replace(self._file)
+        """In one step, as the kubelet changes a mounted Secret: the proxy reads, and others publish, all the while."""
+        with self._writing:
+            following = self._file.with_suffix(".new")
+            following.write_text(tokens)
+            following.replace(self._file)
 
     def close(self) -> None:
         super().close()
