@@ -6,7 +6,6 @@
   adopted only when the spec says so, and then the key in it is told to be nobody's to revoke.
 - Deleted it is made again with the same key, edited it is repaired, or left where the spec says so.
 - Another namespace has to consent in the Secret itself, by name or for a whole namespace.
-- The first revocation waits for a person's word, and only for the very key; the next rotation waits for it.
 - The resource deleted: key and Secret stay, or go, by policy; nothing of its own is left behind.
 - A wrong spec is told, and nothing is made.
 """
@@ -263,41 +262,6 @@ def test_the_admins_secret_of_another_namespace_consents_too(resources: Resource
         resources.core.patch_namespaced_secret("admin", other, said)
         resources.annotate("APIKeyRotation", "rotation", reconcile_requested_at="1")
         idle(resources)
-
-
-def test_the_first_revocation_waits_for_a_word_about_the_very_key(resources: Resources) -> None:
-    make(resources, revokePolicy="ConfirmFirst")
-    first = idle(resources)["status"]["current"]["id"]
-    rotate(resources, "one")
-    body = resources.wait("APIKeyRotation", "rotation", lambda body: body["status"].get("step") == "Revoke")
-    assert condition(body, "Ready")["status"] == "True"
-    told = resources.wait("APIKeyRotation", "rotation", lambda body: "blockedBy" in body["status"])["status"][
-        "blockedBy"
-    ]
-    assert f"vectorwright.dev/confirm-revoke={first}" in told
-    resources.annotate("APIKeyRotation", "rotation", confirm_revoke="another-key")
-    rotate(resources, "two")  # waits for the revocation
-    status = resources.wait(
-        "APIKeyRotation",
-        "rotation",
-        lambda body: body["metadata"]["annotations"].get("vectorwright.dev/confirm-revoke"),
-    )["status"]
-    assert (status["step"], status["revision"]) == ("Revoke", 2)
-    resources.annotate("APIKeyRotation", "rotation", confirm_revoke=first)
-    # The second revocation needs no word any more.
-    history = idle(resources, 3)["status"]["history"]
-    assert [item.get("revokedKeyId") is not None for item in history] == [True, True, False]
-    assert history[1]["revokedKeyId"] == first
-
-
-def test_each_revocation_waits_where_the_policy_says_so(resources: Resources) -> None:
-    make(resources, revokePolicy="ConfirmEach")
-    for revision in (1, 2):
-        key = idle(resources, revision)["status"]["current"]["id"]
-        rotate(resources, f"after {revision}")
-        resources.wait("APIKeyRotation", "rotation", lambda body: "blockedBy" in body["status"])
-        resources.annotate("APIKeyRotation", "rotation", confirm_revoke=key)
-    idle(resources, 3)
 
 
 def test_deleted_with_retain_key_and_secret_stay_and_are_found_again(resources: Resources) -> None:

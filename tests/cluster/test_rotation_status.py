@@ -55,16 +55,20 @@ class Watching:
         self._watch: Any = kubernetes.watch.Watch()
         self._place = ("vectorwright.dev", "v1alpha1", resources.namespace, "apikeyrotations")
         self._selector = f"metadata.name={name}"
+        self._since = ""
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
         listed = self._custom.list_namespaced_custom_object
-        for event in self._watch.stream(listed, *self._place, field_selector=self._selector, timeout_seconds=60):
+        which = {"field_selector": self._selector, "resource_version": self._since}
+        for event in self._watch.stream(listed, *self._place, **which, timeout_seconds=60):
             self.seen.append(event["object"])
             if event["type"] == "DELETED":
                 return
 
     def __enter__(self) -> list[Body]:
+        # The thread may be slow to begin: it is told everything from now on.
+        self._since = self._custom.list_namespaced_custom_object(*self._place)["metadata"]["resourceVersion"]
         self._thread.start()
         return self.seen
 

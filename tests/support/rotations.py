@@ -62,9 +62,16 @@ class Rotation:
         self.annotate(rotate_requested_at=asked)
         return asked
 
-    def nudge(self) -> None:
-        """Ask for a look at it now."""
-        self.annotate(reconcile_requested_at=f"nudge-{next(self._requests)}")
+    def nudge(self) -> str:
+        """Ask for a look at it now; the request."""
+        asked = f"nudge-{next(self._requests)}"
+        self.annotate(reconcile_requested_at=asked)
+        return asked
+
+    def looked_at(self) -> Body:
+        """The status after the next look at it."""
+        asked = self.nudge()
+        return self.wait(lambda status: status.get("lastHandledReconcileAt") == asked)
 
     def wait(self, done: Callable[[Body], object], timeout: float = 60.0) -> Body:
         """The status once ``done`` holds of it."""

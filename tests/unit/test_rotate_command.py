@@ -22,7 +22,7 @@ SPEC = {
     "secret": {"name": "key"},
     "overlap": "0s",
 }
-PUBLISHED = {"step": "Idle", "revision": 3, "current": {"id": "key-3"}}
+PUBLISHED = {"step": "Idle", "revision": 3, "current": {"id": "key-3", "revision": 3}}
 ASKED, SEEN, CONFIRMED = (
     f"vectorwright.dev/{name}" for name in ("rotate-requested-at", "reconcile-requested-at", "confirm-revoke")
 )
@@ -96,7 +96,7 @@ def through(annotations: dict[str, str]) -> Body:
     return {
         "step": "Idle",
         "revision": 4,
-        "current": {"id": "key-4"},
+        "current": {"id": "key-4", "revision": 4},
         "handledRequest": annotations.get(ASKED),
         "history": [record],
     }
@@ -106,8 +106,8 @@ def at(step: str, **status: Any) -> Callable[[dict[str, str]], Body]:
     return lambda annotations: {
         "step": step,
         "revision": 4,
-        "current": {"id": "key-4"},
-        "previous": {"id": "key-3"},
+        "current": {"id": "key-4", "revision": 4},
+        "previous": {"id": "key-3", "revision": 3},
         "handledRequest": annotations.get(ASKED),
         **status,
     }
@@ -134,7 +134,7 @@ def test_without_wait_it_asks_and_ends(operator: Operator, capsys: Captured) -> 
 
 def test_confirm_without_wait_allows_the_revocation_of_the_key_in_use(operator: Operator, capsys: Captured) -> None:
     assert run("--confirm") == 0
-    assert operator.annotations[0][CONFIRMED] == "key-3"
+    assert operator.annotations[0][CONFIRMED] == "key-3@3"
     assert capsys.readouterr().out == "search: asked for a new key; the revocation of key key-3 is allowed\n"
 
 
@@ -196,22 +196,25 @@ def test_a_rotation_that_waits_for_a_word_goes_on_and_no_other_one_is_begun(
     operator.tells = [at("Revoke"), at("VerifyRefused"), through]
     assert run("--confirm", "--wait") == 0
     assert [set(written) for written in operator.annotations] == [{CONFIRMED, SEEN}]
-    assert operator.annotations[0][CONFIRMED] == "key-3"
+    assert operator.annotations[0][CONFIRMED] == "key-3@3"
     assert "key key-3 is refused" in capsys.readouterr().out
 
 
 def test_the_next_rotation_may_begin_at_once_after_the_one_that_waited(operator: Operator, capsys: Captured) -> None:
     operator.api.set_status(KIND, NAMESPACE, NAME, at("Revoke")({}))
-    operator.tells = [at("VerifyRefused"), at("Grace", previous={"id": "key-4"}, handledRequest="another")]
+    operator.tells = [
+        at("VerifyRefused"),
+        at("Grace", previous={"id": "key-4", "revision": 4}, handledRequest="another"),
+    ]
     assert run("--confirm", "--wait") == 0
     assert "is published" in capsys.readouterr().out
 
 
 def test_confirm_says_the_word_when_it_is_asked_for(operator: Operator) -> None:
     """Another key than the one that was in use at the beginning is to be revoked."""
-    operator.tells = [at("Create"), at("Revoke", previous={"id": "key-2"}), through]
+    operator.tells = [at("Create"), at("Revoke", previous={"id": "key-2", "revision": 2}), through]
     assert run("--confirm", "--wait") == 0
-    assert [written.get(CONFIRMED) for written in operator.annotations] == ["key-3", "key-2"]
+    assert [written.get(CONFIRMED) for written in operator.annotations] == ["key-3@3", "key-2@2"]
 
 
 def test_without_confirm_no_word_is_said(operator: Operator) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vectorwright.api.v1alpha1 import APIKeyRotation
-from vectorwright.api.v1alpha1.apikeyrotation import RotationRecord
+from vectorwright.api.v1alpha1.apikeyrotation import KeyStatus, RotationRecord, confirmation
 from vectorwright.api.v1alpha1.common import (
     ANNOTATION_CONFIRM_REVOKE,
     ANNOTATION_PAUSED,
@@ -78,8 +78,8 @@ class _Asked:
     """Value of the annotation by which the operator tells that it has seen all this."""
     request: str | None = None
     """Of a new rotation; None: one that waits for a word goes on."""
-    revoked: str | None = None
-    """Id of the key whose revocation was allowed."""
+    revoked: KeyStatus | None = None
+    """The key whose revocation was allowed."""
 
 
 async def _rotate(args: argparse.Namespace) -> str:
@@ -88,13 +88,13 @@ async def _rotate(args: argparse.Namespace) -> str:
         status, now = rotation.status, datetime.now(UTC).isoformat(timespec="microseconds")
         waits = status.step in ("Grace", "Revoke") and status.previous is not None
         if args.confirm and waits:
-            asked = _Asked(now, revoked=status.previous.id if status.previous is not None else None)
+            asked = _Asked(now, revoked=status.previous)
         else:
-            asked = _Asked(now, now, status.current.id if args.confirm and status.current is not None else None)
+            asked = _Asked(now, now, status.current if args.confirm else None)
         wanted = {
             ANNOTATION_RECONCILE: asked.mark,
             ANNOTATION_ROTATE: asked.request,
-            ANNOTATION_CONFIRM_REVOKE: asked.revoked,
+            ANNOTATION_CONFIRM_REVOKE: _word(asked.revoked),
         }
         await _annotate(cluster, args.name, {name: value for name, value in wanted.items() if value})
         if rotation.paused:
@@ -104,7 +104,7 @@ async def _rotate(args: argparse.Namespace) -> str:
         if args.wait:
             return await _follow(cluster, args, asked)
         done = ["asked for a new key"] if asked.request else []
-        done += [f"the revocation of key {asked.revoked} is allowed"] if asked.revoked else []
+        done += [f"the revocation of key {asked.revoked.id} is allowed"] if asked.revoked else []
         return f"{args.name}: {'; '.join(done)}"
 
 
@@ -133,7 +133,7 @@ def _is_through(rotation: APIKeyRotation, asked: _Asked) -> bool:
     """Whether what was asked for is done. Raises Terminal where somebody has to act first."""
     status = rotation.status
     if asked.request is None:
-        if status.previous is None or status.previous.id != asked.revoked:
+        if _word(status.previous) != _word(asked.revoked):
             return True
     else:
         # Somebody may have asked once more meanwhile: then theirs is the one that is acted on.
@@ -178,10 +178,14 @@ def _result(name: str, rotation: APIKeyRotation) -> str:
 
 async def _confirm(cluster: Cluster, rotation: APIKeyRotation) -> None:
     """Allow the revocation of the very key that the status names. Raises Terminal, Retryable."""
-    previous = rotation.status.previous
-    annotated = rotation.metadata.annotations.get(ANNOTATION_CONFIRM_REVOKE)
-    if previous is not None and previous.id and annotated != previous.id:
-        await _annotate(cluster, rotation.metadata.name, {ANNOTATION_CONFIRM_REVOKE: previous.id})
+    word = _word(rotation.status.previous)
+    if word is not None and word != rotation.metadata.annotations.get(ANNOTATION_CONFIRM_REVOKE):
+        await _annotate(cluster, rotation.metadata.name, {ANNOTATION_CONFIRM_REVOKE: word})
+
+
+def _word(key: KeyStatus | None) -> str | None:
+    """What allows the revocation of that key, and of none that has its id at another time."""
+    return confirmation(key.id, key.revision or 0) if key is not None and key.id else None
 
 
 async def _get(cluster: Cluster, name: str) -> APIKeyRotation:

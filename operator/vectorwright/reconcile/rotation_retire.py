@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from vectorwright.api.v1alpha1.apikeyrotation import RevokePolicy
+from vectorwright.api.v1alpha1.apikeyrotation import RevokePolicy, confirmation
 from vectorwright.api.v1alpha1.common import ANNOTATION_CONFIRM_REVOKE
 from vectorwright.errors import Retryable, Terminal
 from vectorwright.rotation import schedule
@@ -49,10 +49,8 @@ async def revoke(rotation: RotationPass) -> Waiting | None:
         await replace_dead(rotation, current)
         return None
     if _unconfirmed(rotation, previous):
-        return Waiting(
-            f"confirmation: annotate with {ANNOTATION_CONFIRM_REVOKE}={previous.id} to have that key revoked",
-            CONFIRMATION_DELAY,
-        )
+        said = f"{ANNOTATION_CONFIRM_REVOKE}={_word(rotation, previous)}"
+        return Waiting(f"confirmation: annotate with {said} to have that key revoked", CONFIRMATION_DELAY)
     if waiting := await wait_for_holders(rotation):
         return waiting
     await rotation.memory.require_unchanged()
@@ -79,7 +77,15 @@ def _unconfirmed(rotation: RotationPass, previous: KeyRecord) -> bool:
         return False
     if previous.not_after is not None and previous.not_after < rotation.now:
         return False
-    return rotation.resource.metadata.annotations.get(ANNOTATION_CONFIRM_REVOKE) != previous.id
+    said = rotation.resource.metadata.annotations.get(ANNOTATION_CONFIRM_REVOKE)
+    return said not in (_word(rotation, previous), confirmation(previous.id, previous.revision))
+
+
+def _word(rotation: RotationPass, previous: KeyRecord) -> str:
+    """What a person says about a key: its id, and its revision where identities take turns and ids come again."""
+    name_of = rotation.issuer.name_of
+    recurs = name_of(1) in (name_of(2), name_of(3))
+    return confirmation(previous.id, previous.revision) if recurs else previous.id
 
 
 async def verify_refused(rotation: RotationPass) -> Waiting | None:

@@ -231,7 +231,8 @@ class APIKeyRotationSpec(ApiModel):
     """Within this time of its revocation the store must refuse the replaced key. `5m` when left out."""
     revoke_policy: RevokePolicy | None = None
     """`ConfirmFirst` (when left out): the first revocation waits for a person, who sets the annotation
-    `vectorwright.dev/confirm-revoke` to the id of the key. `ConfirmEach`: every one does. `Automatic`: none."""
+    `vectorwright.dev/confirm-revoke` to what `status.blockedBy` says: the id of the key, with `@` and its revision
+    where identities take turns. `ConfirmEach`: every one does. `Automatic`: none."""
     deletion_policy: KeyDeletionPolicy | None = None
     """`Retain` (when left out): keys and Secret outlive this resource. `Revoke`: they go with it."""
     history_limit: int | None = Field(default=None, ge=0, le=20)
@@ -323,6 +324,11 @@ class APIKeyRotationStatus(ResourceStatus):
     """The last value of the `vectorwright.dev/rotate-requested-at` annotation that was acted on."""
     history: list[RotationRecord] | None = Field(default=None, max_length=20)
     """Past rotations, the newest first."""
+
+
+def confirmation(key_id: str, revision: int) -> str:
+    """The word about one key of one time, as the annotation `vectorwright.dev/confirm-revoke` takes it of any key."""
+    return f"{key_id}@{revision}"
 
 
 class APIKeyRotation(Resource):
