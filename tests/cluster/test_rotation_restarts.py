@@ -6,7 +6,7 @@
   older than the publication uses the Secret, whoever made it and however it does; those are named.
 - What could not be waited for is refused before anything is made, and when it becomes so in the middle.
 - A rollout that fails or takes too long stalls the rotation; nothing is revoked, and it goes on once that is mended.
-- A target that is not there, goes, or is added in the middle; two rotations for one workload.
+- A target that is not there, goes, or is added in the middle; labels that match nothing; two rotations of one workload.
 - A tool that takes the annotation away is told, and not fought with each second.
 """
 
@@ -310,6 +310,34 @@ def test_a_target_that_is_missing_goes_or_is_added_in_the_middle(apps: Apps, rot
     assert rotation.values["before"] == ""
     assert apps.generation("Deployment", "added") == 2
     assert "RestartReverted" not in rotation.reasons()
+
+
+def test_labels_that_match_nothing_do_not_stand_for_an_overlap(apps: Apps, rotation: Rotation) -> None:
+    labels = {"keys": "published"}
+    selected = {"kind": "Deployment", "selector": {"matchLabels": labels}}
+    rotation.make(rolloutRestartTargets=[selected], overlap=None, secret=BEFORE)
+    rotation.idle(1)  # whoever is to use the first key may not be there yet
+    token = rotation.values["token"]
+    rotation.request()
+    assert "match no workload" in rotation.stalled("RestartTargetNotFound")
+    assert rotation.values["token"] == token
+    apps.make("Deployment", "api")
+    apps.patch("Deployment", "api", {"metadata": {"labels": labels}})
+    rotation.nudge()
+    rotation.idle(2)
+    assert apps.generation("Deployment", "api") == 2
+    # They lose their label in the middle: the key before stays.
+    token = rotation.values["token"]
+    apps.keeper.hold.set()
+    rotation.request()
+    rotation.blocked("still terminating")
+    apps.patch("Deployment", "api", {"metadata": {"labels": {"keys": None}}})
+    apps.keeper.hold.clear()
+    assert "match no workload" in rotation.stalled("RestartTargetNotFound")
+    assert rotation.values["before"] == token
+    rotation.change(overlap="0s")
+    rotation.idle(3)
+    assert rotation.values["before"] == ""
 
 
 def test_two_rotations_restart_one_workload_once_each(resources: Resources, apps: Apps) -> None:

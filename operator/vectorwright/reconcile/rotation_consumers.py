@@ -54,9 +54,10 @@ async def restart_consumers(rotation: RotationPass) -> Waiting | None:
 async def _restart(rotation: RotationPass) -> tuple[list[WorkloadName], list[WorkloadName]]:
     """Restart what was not restarted for this key. Returns all targets, and those to which something was sent.
 
-    Raises Terminal (``RestartTargetRefused`` before any of them is touched), Retryable.
+    Raises as :func:`fitting_workloads`, before any of them is touched; Terminal (``RestartReverted``).
     """
-    workloads = await fitting_workloads(rotation)
+    lives_on = rotation.state.previous if rotation.traits.overlaps else None
+    workloads = await fitting_workloads(rotation, lives_on)
     _require_peace(rotation, workloads)
     restarted = [
         name_of(workload) for workload in workloads if await restart(rotation.context.client, workload, rotation.label)
@@ -64,14 +65,29 @@ async def _restart(rotation: RotationPass) -> tuple[list[WorkloadName], list[Wor
     return [name_of(workload) for workload in workloads], restarted
 
 
-async def fitting_workloads(rotation: RotationPass) -> list[Object]:
-    """The workloads that the spec names. Raises Terminal (``RestartTargetRefused`` where one of them cannot be
-    restarted, ``RestartTargetNotFound`` …), Retryable."""
+async def fitting_workloads(rotation: RotationPass, replaced: KeyRecord | None) -> list[Object]:
+    """The workloads that the spec names. ``replaced`` is the key that ends when they have moved, if any does.
+
+    Raises Terminal (``RestartTargetRefused`` where one of them cannot be restarted, ``RestartTargetNotFound`` …),
+    Retryable.
+    """
     workloads = await find_workloads(rotation.context.client, rotation.targets)
+    if not workloads and replaced is not None and not replaced.dead and _nobody_else_moves(rotation):
+        raise Terminal(
+            f"the labels in rolloutRestartTargets match no workload in namespace {rotation.publication.namespace}, and "
+            f"without spec.overlap nobody has time to read a new key by himself: key {replaced.id} is not replaced; "
+            "label the workloads, or set spec.overlap",
+            reason="RestartTargetNotFound",
+        )
     for workload in workloads:
         if told := _unfit(rotation, workload):
             raise Terminal(told, reason="RestartTargetRefused")
     return workloads
+
+
+def _nobody_else_moves(rotation: RotationPass) -> bool:
+    """Whether the spec gives consumers nothing but a restart, before a key that they use is revoked."""
+    return rotation.resource.spec.overlap is None and rotation.traits.revocable
 
 
 def _unfit(rotation: RotationPass, workload: Object) -> str | None:

@@ -36,7 +36,7 @@ async def plan(rotation: RotationPass, reason: str) -> None:
     """
     state, issuer = rotation.state, rotation.issuer
     rotation.publication.check()
-    await fitting_workloads(rotation)
+    await fitting_workloads(rotation, state.current)
     await issuer.check()
     if state.current is not None and reason == "KeyRefused":
         # Another one may take its name.
