@@ -107,6 +107,25 @@ def test_deleted_at_each_step_keys_and_secret_stay_or_go_as_the_policy_says(scen
 
 
 @chosen("weaviate")
+def test_a_store_outlives_the_rotations_that_end_their_keys_there(scene: Scene) -> None:
+    ending, staying = scene.make(deletionPolicy="Revoke"), scene.make("staying", deletionPolicy="Retain")
+    ending.idle(1)
+    kept = staying.idle(1)["current"]["id"]
+    scene.team.delete("VectorStore", "store")
+    told = scene.team.wait_condition("VectorStore", "store", "Reconciling", "True", "InUse")
+    assert told.startswith("kept until APIKeyRotation rotation is deleted, which needs this store")
+    # Keys go on turning, as long as the store is there.
+    ending.request()
+    last = ending.idle(2)["current"]["id"]
+    assert last in scene.inventory()
+    ending.delete()
+    assert last not in scene.inventory()
+    scene.team.wait_gone("VectorStore", "store")
+    staying.delete()
+    assert kept in scene.inventory()
+
+
+@chosen("weaviate")
 def test_without_the_store_a_deletion_waits_until_it_is_released(scene: Scene) -> None:
     rotation, never = (
         scene.make(deletionPolicy="Revoke"),

@@ -39,6 +39,8 @@ async def finalize(context: Context, key: Key, resource: APIKeyRotation) -> Outc
     if released:
         metrics.LEFT_BEHIND.labels(key.kind, "Released").inc()
     await remove_finalizer(context, key, resource.metadata)
+    # The store may stand, being deleted, for this resource alone.
+    context.enqueue(Key("VectorStore", key.namespace, resource.spec.store_ref.name))
     return await _gone(context, key)
 
 

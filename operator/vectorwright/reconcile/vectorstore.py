@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vectorwright.api.v1alpha1.apikeyrotation import KeyDeletionPolicy
 from vectorwright.api.v1alpha1.common import (
     ANNOTATION_ACCEPT_BACKEND,
     ANNOTATION_RELEASE,
@@ -49,6 +50,13 @@ def jittered(interval: float) -> float:
 def dependents(context: Context, store: Key) -> Iterable[Mapping[str, Any]]:
     """The VectorIndex objects that are in a store."""
     for body in context.cache.all("VectorIndex", store.namespace):
+        if body.get("spec", {}).get("storeRef", {}).get("name") == store.name:
+            yield body
+
+
+def rotations(context: Context, store: Key) -> Iterable[Mapping[str, Any]]:
+    """The APIKeyRotation objects whose keys are for a store."""
+    for body in context.cache.all("APIKeyRotation", store.namespace):
         if body.get("spec", {}).get("storeRef", {}).get("name") == store.name:
             yield body
 
@@ -249,7 +257,7 @@ def _check_backend(
 
 
 async def _finalize(context: Context, key: Key, store: VectorStore) -> Outcome:
-    """Let go of the store once no index needs it any more to be deleted or released."""
+    """Let go of the store once nothing needs it any more: indexes to be deleted or released, keys to be revoked."""
     if FINALIZER not in store.metadata.finalizers:
         await context.sessions.close(key)
         return Outcome()
@@ -259,9 +267,15 @@ async def _finalize(context: Context, key: Key, store: VectorStore) -> Outcome:
         owns = FINALIZER in index.metadata.finalizers
         if owns and (index.deleting or index.spec.deletion_policy is DeletionPolicy.DELETE):
             needing.append(_index_key(body))
+    revoking = [
+        body["metadata"]["name"]
+        for body in rotations(context, key)
+        if FINALIZER in body["metadata"].get("finalizers", ())
+        and body["spec"].get("deletionPolicy") == KeyDeletionPolicy.REVOKE
+    ]
     released = store.metadata.annotations.get(ANNOTATION_RELEASE) == "true"
-    if needing and not released:
-        return await _kept_for(context, key, store, needing)
+    if (needing or revoking) and not released:
+        return await _kept_for(context, key, store, needing, revoking)
     await remove_finalizer(context, key, store.metadata)
     await context.sessions.close(key)
     remember_uses(context, key, [])
@@ -269,27 +283,32 @@ async def _finalize(context: Context, key: Key, store: VectorStore) -> Outcome:
     return Outcome()
 
 
-async def _kept_for(context: Context, key: Key, store: VectorStore, needing: list[Key]) -> Outcome:
-    """Stay reachable for the indexes that are finalized through this store, also after a restart."""
-    names = ", ".join(sorted(index.name for index in needing)[:5])
+async def _kept_for(context: Context, key: Key, store: VectorStore, needing: list[Key], revoking: list[str]) -> Outcome:
+    """Stay reachable for the indexes that are finalized through this store, also after a restart.
+
+    Rotations, by their names, need its address alone.
+    """
+    kinds = {"VectorIndex": [index.name for index in needing], "APIKeyRotation": revoking}
+    who = " and ".join(f"{kind} {', '.join(sorted(names)[:5])}" for kind, names in kinds.items() if names)
     way_out = f"let go at once with the annotation {ANNOTATION_RELEASE}=true"
     references: list[Reference] = []
     woken: list[Key] = []
     try:
-        before = context.sessions.get(key)
-        connection = await store_connection(context, key, store.spec, references)
-        session = await _open(context, key, connection)
-        if session is not before or session.never_listed:
-            await session.refresh()
-            woken = needing
+        if needing:
+            before = context.sessions.get(key)
+            connection = await store_connection(context, key, store.spec, references)
+            session = await _open(context, key, connection)
+            if session is not before or session.never_listed:
+                await session.refresh()
+                woken = needing
     except VectorwrightError as error:
-        told = type(error)(f"{error.message} (VectorIndex {names} needs this store; {way_out})", reason=error.reason)
+        told = type(error)(f"{error.message} ({who} needs this store; {way_out})", reason=error.reason)
         outcome = failed(told, store.status.dump())
         outcome.requeue_after = jittered(probe_interval(store))
         return outcome
     finally:
         remember_uses(context, key, references)
-    message = f"kept until VectorIndex {names} is deleted, which needs this store; {way_out}"
+    message = f"kept until {who} is deleted, which needs this store; {way_out}"
     conditions = waiting_conditions("InUse", message)
     # To the indexes it is as ready as it was.
     conditions[0] = ConditionState("Ready", "True", "InUse", message)
