@@ -13,12 +13,12 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import trustme
 from tests.contract.data import MARK, batch, definition, record_id, scrolled, vectors
+from tests.contract.pinecone_project import KEY, PROJECT, connection, project_double
 from tests.support.loopback_http import Response
 from tests.support.pinecone import PineconeDouble
 from tests.support.tls import TlsFront
@@ -26,29 +26,17 @@ from tests.support.tls import TlsFront
 from vectorwright.errors import Conflict, NotFound, Retryable, Terminal
 from vectorwright.stores.base import FieldDefinition, IndexDefinition, OwnershipMark, Setting, Store
 from vectorwright.stores.pinecone import catalog
-from vectorwright.stores.registry import Connection, StoreCredentials, TlsSettings, open_store
+from vectorwright.stores.registry import TlsSettings, open_store
 
 pytestmark = pytest.mark.server
-KEY = "pcsk_of_the_tests"
 DENSE = {"type": "dense_vector", "dimension": 3, "metric": "cosine"}
 PODS: dict[str, Setting] = {"pods.environment": "us-east1-gcp", "pods.pod_type": "p1.x1"}
 
 
 @pytest.fixture
 def double() -> Iterator[PineconeDouble]:
-    with PineconeDouble({KEY: "p1a2b3c"}) as double:
-        double.knobs.bare_hosts = True
+    with project_double() as double:
         yield double
-
-
-def connection(double: PineconeDouble, key: str | None = KEY, namespace: str = "", **settings: Any) -> Connection:
-    return Connection(
-        "pinecone",
-        {"controlUrl": double.url, **settings},
-        credentials=StoreCredentials(token=key),
-        namespace=namespace,
-        timeout=10,
-    )
 
 
 @pytest.fixture
@@ -57,18 +45,12 @@ async def store(double: PineconeDouble) -> AsyncIterator[Store]:
         yield store
 
 
-@pytest.fixture
-async def docs(store: Store) -> Store:
-    await store.create_index(definition())
-    return store
-
-
 def tags(double: PineconeDouble) -> Mapping[str, str]:
-    return double.project("p1a2b3c").indexes["docs"].tags
+    return double.project(PROJECT).indexes["docs"].tags
 
 
 async def test_tags_of_others_are_never_touched(docs: Store, double: PineconeDouble) -> None:
-    double.project("p1a2b3c").indexes["docs"].tags |= {"team": "search", "cost-center": "7"}
+    double.project(PROJECT).indexes["docs"].tags |= {"team": "search", "cost-center": "7"}
     await docs.set_mark("docs", OwnershipMark("i" * 36, "n" * 63, "m" * 253), "fp-2")
     assert (await docs.describe_index("docs")).mark == OwnershipMark("i" * 36, "n" * 63, "m" * 253)
     await docs.set_mark("docs", MARK, None)
@@ -95,7 +77,7 @@ async def test_declared_fields_are_kept_while_they_fit(store: Store, double: Pin
 
 
 async def test_an_index_that_others_made_is_told_as_far_as_it_is_known(store: Store, double: PineconeDouble) -> None:
-    double.project("p1a2b3c").answer(
+    double.project(PROJECT).answer(
         "POST",
         "/indexes",
         {"name": "theirs", "schema": {"fields": {"_values": DENSE}}},
@@ -109,14 +91,14 @@ async def test_an_index_that_others_made_is_told_as_far_as_it_is_known(store: St
 
 
 async def test_an_index_that_the_sdk_cannot_read_is_not_lost(docs: Store, double: PineconeDouble) -> None:
-    double.project("p1a2b3c").indexes["docs"].deployment = {"deployment_type": "of a newer API"}
+    double.project(PROJECT).indexes["docs"].deployment = {"deployment_type": "of a newer API"}
     (index,) = await docs.list_indexes()
     assert (index.name, index.dimension) == ("docs", None)
 
 
 async def test_an_index_of_documents_is_listed_and_not_written_to(docs: Store, double: PineconeDouble) -> None:
     fields = {"body": {"type": "string", "full_text_search": {}}, "vector": DENSE}
-    told = {**double.project("p1a2b3c").answer("GET", "/indexes/docs", {}, double.url)[1], "schema": {"fields": fields}}
+    told = {**double.project(PROJECT).answer("GET", "/indexes/docs", {}, double.url)[1], "schema": {"fields": fields}}
     double.fail(Response(json.dumps({"indexes": [told]}).encode()))
     (index,) = await docs.list_indexes()
     assert (index.name, index.dimension, index.metric) == ("docs", None, None)
@@ -237,7 +219,7 @@ async def test_settings_that_make_no_index(store: Store, double: PineconeDouble,
 
 
 async def test_a_project_is_one_backend_whatever_key_reaches_it(docs: Store, double: PineconeDouble) -> None:
-    double.issue("second", "p1a2b3c")
+    double.issue("second", PROJECT)
     double.issue("elsewhere", "p9z9z9z")
     first = (await docs.probe()).backend_id
     async with open_store(connection(double, "second")) as second:
@@ -246,12 +228,12 @@ async def test_a_project_is_one_backend_whatever_key_reaches_it(docs: Store, dou
         assert (await other.probe()).backend_id != first
     await docs.delete_index("docs")
     assert (await docs.probe()).backend_id == first
-    async with open_store(connection(double, "second", projectId="p1a2b3c")) as empty:
+    async with open_store(connection(double, "second", projectId=PROJECT)) as empty:
         assert (await empty.probe()).backend_id == first
 
 
 async def test_a_key_that_was_revoked_is_refused_and_the_next_one_works(docs: Store, double: PineconeDouble) -> None:
-    double.issue("next", "p1a2b3c")
+    double.issue("next", PROJECT)
     double.revoke(KEY)
     for call in (docs.list_indexes(), docs.upsert("docs", batch(1)), docs.count("docs")):
         with pytest.raises(Terminal) as refused:

@@ -13,48 +13,30 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from tests.contract.data import batch, definition, record_id, scrolled, vectors
+from tests.contract.pinecone_project import connection, project_double
 from tests.support.pinecone import PineconeDouble
 
 from vectorwright.errors import BatchRejected, BatchTooLarge, Terminal
 from vectorwright.stores.base import Metadata, Store
 from vectorwright.stores.filters import And, Eq, Exists, In, Not, Range
-from vectorwright.stores.registry import Connection, StoreCredentials, open_store
+from vectorwright.stores.registry import open_store
 
 pytestmark = pytest.mark.server
-KEY = "pcsk_of_the_tests"
 
 
 @pytest.fixture
 def double() -> Iterator[PineconeDouble]:
-    with PineconeDouble({KEY: "p1a2b3c"}) as double:
-        double.knobs.bare_hosts = True
+    with project_double() as double:
         yield double
-
-
-def connection(double: PineconeDouble, key: str | None = KEY, namespace: str = "", **settings: Any) -> Connection:
-    return Connection(
-        "pinecone",
-        {"controlUrl": double.url, **settings},
-        credentials=StoreCredentials(token=key),
-        namespace=namespace,
-        timeout=10,
-    )
 
 
 @pytest.fixture
 async def store(double: PineconeDouble) -> AsyncIterator[Store]:
     async with open_store(connection(double)) as store:
         yield store
-
-
-@pytest.fixture
-async def docs(store: Store) -> Store:
-    await store.create_index(definition())
-    return store
 
 
 @pytest.mark.parametrize("whole_numbers", [True, False])
