@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from tests.contract.fault_plan import NOISE, FaultPlan
-from tests.contract.tcp_front import reset
+from tests.support.tcp_listener import TcpListener, reset
 
 SQLSTATES = {
     "401": ("28P01", "password authentication failed for user"),
@@ -45,28 +45,17 @@ class _Session:
     """Of the transaction, as the server last told it: I, T or E."""
 
 
-class PostgresFaultProxy:
+class PostgresFaultProxy(TcpListener):
     """Listens in front of ``target``, with the faults of ``plan``. Use as a context manager."""
 
     def __init__(self, target: tuple[str, int], plan: FaultPlan) -> None:
         self._target, self._plan = target, plan
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.host = "127.0.0.1"
-        self.port: int = self._listener.getsockname()[1]
         self._guard = threading.Lock()
         self._open: set[socket.socket] = set()
-        self._threads = [threading.Thread(target=self._accept, name="postgres-fault-proxy")]
-        self._threads[0].start()
+        super().__init__("postgres-fault-proxy")
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            thread = threading.Thread(target=self._serve, args=(client,), name="postgres-fault-proxy-session")
-            self._threads.append(thread)
-            thread.start()
+    def _accepted(self, client: socket.socket) -> None:
+        self._in_thread(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
         server = socket.create_connection(self._target, 10)
@@ -152,16 +141,13 @@ class PostgresFaultProxy:
 
     def __exit__(self, *_: object) -> None:
         self._plan.disarm()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._threads[0].join()
+        self.close()
+
+    def _end_all(self) -> None:
         with self._guard:
             for one in self._open:
                 with contextlib.suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads[1:]:
-            thread.join()
 
 
 def _read(source: socket.socket, count: int) -> bytes:

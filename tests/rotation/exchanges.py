@@ -13,7 +13,7 @@ import threading
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.contract.tcp_front import reset
+from tests.support.tcp_listener import TcpListener, reset
 
 Mode = Literal["open", "down", "silent"]
 
@@ -89,44 +89,33 @@ class _Pair:
     """Of an exchange whose answer is to be lost."""
 
 
-class Front:
+class Front(TcpListener):
     """Listens on a free port of 127.0.0.1 in front of ``target`` until ``close()``."""
 
     def __init__(self, target: tuple[str, int], exchanges: Exchanges) -> None:
         self._target, self._exchanges = target, exchanges
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.host = "127.0.0.1"
-        self.port: int = self._listener.getsockname()[1]
         self._pairs: list[_Pair] = []
         self._guard = threading.Lock()
-        self._threads = [threading.Thread(target=self._accept, name="exchanges")]
-        self._threads[0].start()
+        super().__init__("exchanges")
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            server = None
-            try:
-                if self._exchanges.mode == "open":
-                    server = socket.create_connection(self._target, 10)
-                    server.settimeout(None)
-                    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:
-                reset(client)
-                continue
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            pair = _Pair(client, server)
-            with self._guard:
-                self._pairs.append(pair)
-            for work in (self._asks, self._answers):
-                thread = threading.Thread(target=work, args=(pair,), name=f"exchanges-{work.__name__}")
-                self._threads.append(thread)
-                thread.start()
-            if self._exchanges.mode == "down":
-                self.reset_all()
+    def _accepted(self, client: socket.socket) -> None:
+        server = None
+        try:
+            if self._exchanges.mode == "open":
+                server = socket.create_connection(self._target, 10)
+                server.settimeout(None)
+                server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            reset(client)
+            return
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pair = _Pair(client, server)
+        with self._guard:
+            self._pairs.append(pair)
+        for work in (self._asks, self._answers):
+            self._in_thread(work, pair)
+        if self._exchanges.mode == "down":
+            self.reset_all()
 
     def _asks(self, pair: _Pair) -> None:
         with contextlib.suppress(OSError):
@@ -175,12 +164,5 @@ class Front:
                     pair.server.shutdown(socket.SHUT_RDWR)
                 pair.server.close()
 
-    def close(self) -> None:
-        """Stop listening, and end what goes through."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._threads[0].join()
+    def _end_all(self) -> None:
         self.reset_all()
-        for thread in self._threads[1:]:
-            thread.join()
