@@ -1,4 +1,4 @@
-"""What tests do with a key, one after the other: make, publish, try, revoke."""
+"""What tests do with a key, one after the other: make, publish, try, revoke; and what a step fails with."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import pytest
 from tests.rotation.cases import IssuerCase, key_request
 
-from vectorwright.errors import Retryable
+from vectorwright.errors import Retryable, VectorwrightError
 from vectorwright.rotation.base import IssuedKey, KeyIssuer, KeyMaterial, KeyRequest, LiveKey
 
 Result = TypeVar("Result")
@@ -42,6 +43,13 @@ async def becomes(wanted: object, call: Callable[[], Awaitable[object]], seconds
     while (found := await call()) != wanted:
         assert asyncio.get_running_loop().time() < ends, f"{found!r} after {seconds:g} s, not {wanted!r}"
         await asyncio.sleep(0.1)
+
+
+async def failed(call: Callable[[], Awaitable[object]]) -> VectorwrightError:
+    """What a call fails with."""
+    with pytest.raises(VectorwrightError) as error:
+        await call()
+    return error.value
 
 
 async def names_live(issuer: KeyIssuer) -> set[str]:

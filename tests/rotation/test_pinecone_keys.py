@@ -20,12 +20,13 @@ import pytest
 from pinecone._internal.constants import ADMIN_API_VERSION, API_VERSION_HEADER
 from tests.rotation.cases import key_request, owner
 from tests.rotation.issuers.pinecone_keys import PROJECT, REAL, PineconeDualKey
+from tests.rotation.steps import failed
 from tests.support.loopback_http import LoopbackHttp, Request, Response
 from tests.support.pinecone.admin import ROLES
 from tests.support.pinecone.refusals import Refusal
 from tests.support.tls import TlsFront
 
-from vectorwright.errors import Retryable, Terminal, VectorwrightError
+from vectorwright.errors import Retryable, Terminal
 from vectorwright.kube import clock
 from vectorwright.rotation import admin_http, pinecone_keys
 from vectorwright.rotation.admin_http import open_api
@@ -53,12 +54,6 @@ async def issuer(case: PineconeDualKey) -> AsyncIterator[PineconeKeys]:
     opened = open_issuer(case.assignment())
     yield opened
     await opened.close()
-
-
-async def failed(call: Callable[[], Any]) -> VectorwrightError:
-    with pytest.raises(VectorwrightError) as error:
-        await call()
-    return error.value
 
 
 def told(status: int, message: str, code: str = "") -> Response:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,10 +21,10 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from qdrant_client.models import Distance, VectorParams
 from tests.rotation.cases import key_request, owner
 from tests.rotation.issuers.qdrant_cloud_keys import REAL, QdrantCloudDualKey
-from tests.rotation.steps import becomes
+from tests.rotation.steps import becomes, failed
 from tests.support.loopback_http import LoopbackHttp, Request, Response
 
-from vectorwright.errors import Conflict, Retryable, Terminal, VectorwrightError
+from vectorwright.errors import Conflict, Retryable, Terminal
 from vectorwright.rotation import qdrant_cloud_keys
 from vectorwright.rotation.base import Assignment, KeyMaterial, LiveKey
 from vectorwright.rotation.names import numbered
@@ -53,12 +53,6 @@ async def issuer(case: QdrantCloudDualKey) -> AsyncIterator[QdrantCloudKeys]:
     opened = open_issuer(case.assignment())
     yield opened
     await opened.close()
-
-
-async def failed(call: Callable[[], Any]) -> VectorwrightError:
-    with pytest.raises(VectorwrightError) as error:
-        await call()
-    return error.value
 
 
 class Scripted:

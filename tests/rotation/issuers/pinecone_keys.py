@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from pinecone import Admin, Pinecone, RetryConfig, UnauthorizedError
 from tests.contract.providers.exclusive import take_turns
-from tests.rotation.cases import METHODS, IssuerCase, owner
+from tests.rotation.cases import BY_HAND, METHODS, OURS, IssuerCase, owner
 from tests.support.pinecone import CLIENT_ID, CLIENT_SECRET, PineconeDouble
 
 from vectorwright.api.v1alpha1.apikeyrotation import Strategy
@@ -28,8 +28,6 @@ REAL_SECRET = os.environ.get("PINECONE_CLIENT_SECRET", "")
 REAL_PROJECT = os.environ.get("PINECONE_PROJECT_ID", "")
 REAL = bool(REAL_ID and REAL_SECRET and REAL_PROJECT)
 PROJECT = "5f1a6c0e-3b52-4d0e-9c53-3f7f0c6f2a11"
-OURS = ("vw-team-a-", "by-hand-of-the-tests")
-"""How names of keys begin that these tests make."""
 
 
 class PineconeDualKey(IssuerCase):
@@ -100,7 +98,7 @@ class PineconeDualKey(IssuerCase):
 
     async def make_by_hand(self) -> KeyMaterial:
         with self.admin() as admin:
-            return KeyMaterial(token=admin.api_keys.create(project_id=self.project, name=OURS[1]).value)
+            return KeyMaterial(token=admin.api_keys.create(project_id=self.project, name=BY_HAND).value)
 
     async def inventory(self) -> set[str]:
         with self.admin() as admin:

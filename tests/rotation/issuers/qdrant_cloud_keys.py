@@ -18,7 +18,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 from qdrant_client.http.exceptions import UnexpectedResponse
 from tests.contract.providers.exclusive import take_turns
-from tests.rotation.cases import METHODS, IssuerCase, owner
+from tests.rotation.cases import BY_HAND, METHODS, OURS, IssuerCase, owner
 from tests.support.qdrant_cloud import QdrantCloudDouble
 
 from vectorwright.api.v1alpha1.apikeyrotation import Strategy
@@ -30,8 +30,6 @@ REAL_ACCOUNT = os.environ.get("QDRANT_CLOUD_ACCOUNT_ID", "")
 REAL_CLUSTER = os.environ.get("QDRANT_CLOUD_CLUSTER_ID", "")
 REAL_URL = os.environ.get("QDRANT_CLOUD_CLUSTER_URL", "")
 REAL = bool(REAL_KEY and REAL_ACCOUNT and REAL_CLUSTER and REAL_URL)
-OURS = ("vw-team-a-", "by-hand-of-the-tests")
-"""How names of keys begin that these tests make."""
 
 
 class QdrantCloudDualKey(IssuerCase):
@@ -116,7 +114,7 @@ class QdrantCloudDualKey(IssuerCase):
         return [one for one in self._ask("GET").get("items", []) if one["name"].startswith(OURS)]
 
     async def make_by_hand(self) -> KeyMaterial:
-        wanted = {"accountId": self.account, "clusterId": self.cluster, "name": OURS[1]}
+        wanted = {"accountId": self.account, "clusterId": self.cluster, "name": BY_HAND}
         made = await asyncio.to_thread(self._ask, "POST", json={"databaseApiKey": wanted})
         return KeyMaterial(token=made["databaseApiKey"]["key"])
 
