@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from deploy.devcluster.processes import free_port
 from tests.support.chroma import ChromaServer, StartChroma
 from tests.support.git import GitServer
 from tests.support.http_files import HttpFiles
+from tests.support.json_lines import json_lines_job
 from tests.support.openai import Fault, FaultKind, OpenAIServer
 from tests.support.postgres import PostgresServer
 from tests.support.tls import TlsFront
@@ -56,20 +58,8 @@ def _index(resources: Resources, name: str, server: ChromaServer, **spec: object
     return physical
 
 
-def _jsonl_job(resources: Resources, lines: list[object], **spec: object) -> None:
-    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
-    resources.create(
-        "IngestionJob",
-        "job",
-        {
-            "indexRef": {"name": "index"},
-            "source": {"inline": {"documents": [{"id": "records.jsonl", "text": text}]}},
-            "parse": {"type": "jsonLines", "idField": "id", "textFields": ["text"]},
-            "embedding": {"precomputed": {"field": "vector"}},
-            "runner": {"type": "InProcess"},
-            **spec,
-        },
-    )
+def _jsonl_job(resources: Resources, lines: list[object], **spec: Any) -> None:
+    resources.create("IngestionJob", "job", json_lines_job(lines, **spec))
 
 
 def _dead_letters(body: dict[str, object]) -> dict[str, str]:

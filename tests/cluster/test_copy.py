@@ -24,6 +24,7 @@ from deploy.devcluster import Cluster
 from deploy.trial import TrialOperator
 from psycopg import sql
 from tests.support.chroma import ChromaServer
+from tests.support.json_lines import json_lines_job
 from tests.support.postgres import PostgresServer
 from tests.support.vectorwright import Resources, condition
 
@@ -59,25 +60,14 @@ class Table:
         return {str(row[0]): tuple(row[1:]) for row in found}
 
 
-def _records(count: int) -> str:
+def _fill(index: str, count: int) -> dict[str, Any]:
     lines = (
         {"id": f"doc {n}", "text": f"record {n}", "n": n, "share": n / 7, "whole": float(n), "vector": [n + 1, 1, 2]}
         for n in range(count)
     )
-    return "\n".join(json.dumps(line) for line in lines)
-
-
-def _fill(index: str, count: int) -> dict[str, Any]:
-    return {
-        "indexRef": {"name": index},
-        "source": {"inline": {"documents": [{"id": "records.jsonl", "text": _records(count)}]}},
-        "parse": {
-            "type": "jsonLines", "idField": "id", "textFields": ["text"], "metadataFields": ["n", "share", "whole"],
-        },
-        "embedding": {"precomputed": {"field": "vector"}},
-        "sync": {"mode": "Sync"},
-        "runner": {"type": "InProcess"},
-    }  # fmt: skip
+    fields = {"textFields": ["text"], "metadataFields": ["n", "share", "whole"]}
+    parse = {"type": "jsonLines", "idField": "id", **fields}
+    return json_lines_job(lines, index, parse=parse, sync={"mode": "Sync"})
 
 
 def _copy(**more: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ written or embedded more than it must be; no process left behind.
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import time
@@ -17,6 +16,7 @@ import pytest
 from deploy.devcluster import Cluster
 from deploy.trial import TrialOperator
 from tests.support.chroma import ChromaServer
+from tests.support.json_lines import json_lines_job
 from tests.support.vectorwright import Resources
 
 pytestmark = pytest.mark.cluster
@@ -43,19 +43,9 @@ def _ids(server: ChromaServer, name: str) -> list[str]:
     return sorted(answer.raise_for_status().json()["ids"])
 
 
-def _records(count: int) -> str:
-    return "\n".join(json.dumps({"id": f"r{n}", "text": f"record {n}", "vector": [n + 1, 1, 2]}) for n in range(count))
-
-
 def _job(index: str, count: int) -> dict[str, object]:
-    return {
-        "indexRef": {"name": index},
-        "source": {"inline": {"documents": [{"id": "records.jsonl", "text": _records(count)}]}},
-        "parse": {"type": "jsonLines", "idField": "id", "textFields": ["text"]},
-        "embedding": {"precomputed": {"field": "vector"}},
-        "batch": {"maxRecords": 1, "workers": 2},
-        "runner": {"type": "InProcess"},
-    }
+    lines = ({"id": f"r{n}", "text": f"record {n}", "vector": [n + 1, 1, 2]} for n in range(count))
+    return json_lines_job(lines, index, batch={"maxRecords": 1, "workers": 2})
 
 
 def _processes(operator: TrialOperator) -> list[str]:

@@ -15,6 +15,7 @@ import kubernetes
 import pytest
 from tests.support.chroma import ChromaServer
 from tests.support.git import GitServer
+from tests.support.json_lines import json_lines_job
 from tests.support.openai import OpenAIServer
 from tests.support.postgres import PostgresServer
 from tests.support.vectorwright import Resources, condition
@@ -333,16 +334,8 @@ def _slow_job(resources: Resources, chroma_server: ChromaServer) -> Collection:
     limited = {"chroma": {"url": chroma_server.url}, "probeInterval": "1s", "limits": {"requestsPerSecond": 40}}
     resources.create("VectorStore", "chroma", limited)
     collection = _index(resources, chroma_server, dimension=16)
-    lines = [json.dumps({"id": str(n), "text": f"record {n}", "vector": [n + 1] * 16}) for n in range(500)]
-    spec = {
-        "indexRef": {"name": "index"},
-        "source": {"inline": {"documents": [{"id": "records.jsonl", "text": "\n".join(lines)}]}},
-        "parse": {"type": "jsonLines", "idField": "id", "textFields": ["text"]},
-        "embedding": {"precomputed": {"field": "vector"}},
-        "batch": {"maxRecords": 1, "workers": 1},
-        "runner": {"type": "InProcess"},
-    }
-    resources.create("IngestionJob", "job", spec)
+    lines = [{"id": str(n), "text": f"record {n}", "vector": [n + 1] * 16} for n in range(500)]
+    resources.create("IngestionJob", "job", json_lines_job(lines, batch={"maxRecords": 1, "workers": 1}))
     resources.wait("VectorIndex", "index", lambda body: (collection.get() or None) and collection.count() >= 5)
     return collection
 
@@ -371,17 +364,17 @@ def test_deleting_a_running_job_stops_it(resources: Resources, chroma_server: Ch
     assert collection.count() == stopped
 
 
-def test_applied_twice_does_nothing_twice(resources: Resources, chroma_server: ChromaServer) -> None:
+def _one_record(resources: Resources, chroma_server: ChromaServer) -> dict[str, object]:
+    """A job of one record, which is made; its spec."""
     _index(resources, chroma_server, dimension=3)
-    line = json.dumps({"id": "a", "text": "x", "vector": [1, 2, 3]})
-    spec = {
-        "indexRef": {"name": "index"},
-        "source": {"inline": {"documents": [{"id": "r.jsonl", "text": line}]}},
-        "parse": {"type": "jsonLines", "idField": "id"},
-        "embedding": {"precomputed": {"field": "vector"}},
-        "runner": {"type": "InProcess"},
-    }
+    record = {"id": "a", "text": "x", "vector": [1, 2, 3]}
+    spec = json_lines_job([record], parse={"type": "jsonLines", "idField": "id"})
     resources.create("IngestionJob", "job", spec)
+    return spec
+
+
+def test_applied_twice_does_nothing_twice(resources: Resources, chroma_server: ChromaServer) -> None:
+    spec = _one_record(resources, chroma_server)
     first = resources.wait_phase("job", "Succeeded")
     with pytest.raises(kubernetes.client.ApiException) as refused:
         resources.create("IngestionJob", "job", spec)
@@ -392,16 +385,7 @@ def test_applied_twice_does_nothing_twice(resources: Resources, chroma_server: C
 
 
 def test_conditions_of_a_finished_job_read_as_current(resources: Resources, chroma_server: ChromaServer) -> None:
-    _index(resources, chroma_server, dimension=3)
-    line = json.dumps({"id": "a", "text": "x", "vector": [1, 2, 3]})
-    spec = {
-        "indexRef": {"name": "index"},
-        "source": {"inline": {"documents": [{"id": "r.jsonl", "text": line}]}},
-        "parse": {"type": "jsonLines", "idField": "id"},
-        "embedding": {"precomputed": {"field": "vector"}},
-        "runner": {"type": "InProcess"},
-    }
-    resources.create("IngestionJob", "job", spec)
+    _one_record(resources, chroma_server)
     body = resources.wait_phase("job", "Succeeded")
     for kind in ("Ready", "Complete", "LastRunSucceeded"):
         assert condition(body, kind)["status"] == "True", kind
