@@ -41,6 +41,15 @@ def start(devcluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Start
         operator.stop()
 
 
+def leader_and_standby(start: Start, behaviour: str = "work") -> tuple[OperatorProcess, int, OperatorProcess]:
+    """An operator whose child works, that child, and another operator that waits for the lease."""
+    first = start(behaviour)
+    child = first.working_child()
+    second = start()
+    second.wait_for("waiting for the lease")
+    return first, child, second
+
+
 def test_a_clean_shutdown_finishes_the_work_and_hands_over_at_once(start: Start) -> None:
     first = start()
     old = first.child()
@@ -60,30 +69,20 @@ def test_a_clean_shutdown_finishes_the_work_and_hands_over_at_once(start: Start)
 
 
 def test_a_killed_parent_takes_its_child_and_its_childrens_children_along(start: Start) -> None:
-    first = start("grandchild")
-    old = first.child()
+    first, old, second = leader_and_standby(start, "grandchild")
     grandchild = int(first.wait_for(r'"grandchild": (\d+)').group(1))
-    wait_until(lambda: old in spells(first.marks), 10, "the first child works")
-    second = start()
-    second.wait_for("waiting for the lease")
     first.process.kill()
     assert wait_until(lambda: not alive(old), 2, "the child dies with its parent") < 1
     wait_until(lambda: not alive(grandchild), 1, "and so does what it started")
-    new = second.child()
-    wait_until(lambda: new in spells(second.marks), 10, "the second child works")
+    second.working_child()
     assert no_overlap(first.marks)
 
 
 def test_a_frozen_parents_child_is_dead_before_another_leads(start: Start) -> None:
-    first = start()
-    old = first.child()
-    wait_until(lambda: old in spells(first.marks), 10, "the first child works")
-    second = start()
-    second.wait_for("waiting for the lease")
+    first, old, second = leader_and_standby(start)
     first.process.send_signal(signal.SIGSTOP)
     wait_until(lambda: not alive(old), TIMINGS.lease, "the child ends with the lease")
-    new = second.child()
-    wait_until(lambda: new in spells(second.marks), 10, "the second child works")
+    new = second.working_child()
     first.process.send_signal(signal.SIGCONT)
     first.wait_for("the lease .* is lost")
     wait_until(lambda: "waiting for the lease" in first.text(), 10, "the first stands by")
@@ -94,16 +93,11 @@ def test_a_frozen_parents_child_is_dead_before_another_leads(start: Start) -> No
 
 
 def test_a_frozen_child_dies_before_it_does_anything_when_it_is_thawed_too_late(start: Start) -> None:
-    first = start()
-    old = first.child()
-    wait_until(lambda: old in spells(first.marks), 10, "the first child works")
-    second = start()
-    second.wait_for("waiting for the lease")
+    first, old, second = leader_and_standby(start)
     # As a whole container is frozen: parent and child.
     first.process.send_signal(signal.SIGSTOP)
     os.kill(old, signal.SIGSTOP)
-    new = second.child()
-    wait_until(lambda: new in spells(second.marks), 10, "the second child works")
+    second.working_child()
     os.kill(old, signal.SIGCONT)
     wait_until(lambda: not alive(old), 1, "the thawed child is killed")
     first.process.send_signal(signal.SIGCONT)
@@ -121,8 +115,7 @@ def test_a_child_whose_interpreter_hangs_does_not_outlive_the_lease(start: Start
 
 def test_without_the_api_server_the_child_is_ended_inside_the_lease(devcluster: Cluster, start: Start) -> None:
     first = start()
-    old = first.child()
-    wait_until(lambda: old in spells(first.marks), 10, "the child works")
+    old = first.working_child()
     devcluster.kill_apiserver()
     try:
         wait_until(lambda: not alive(old), TIMINGS.lease, "the child is ended")
@@ -131,15 +124,13 @@ def test_without_the_api_server_the_child_is_ended_inside_the_lease(devcluster: 
         assert first.get("/healthz") == (200, "ok\n")
     finally:
         devcluster.start_apiserver()
-    new = first.child(60, after=old)
-    wait_until(lambda: new in spells(first.marks), 10, "it works again")
+    first.working_child(60, after=old)
     assert no_overlap(first.marks)
 
 
 def test_a_rival_in_the_lease_ends_the_child_at_once(devcluster: Cluster, start: Start, namespace: str) -> None:
     first = start("stubborn")
-    old = first.child()
-    wait_until(lambda: old in spells(first.marks), 10, "the child works")
+    old = first.working_child()
     rival = json.dumps({"spec": {"holderIdentity": "rival", "leaseDurationSeconds": 2}})
     devcluster.kubectl_run("patch", "lease", "vectorwright-operator", "-n", namespace, "--type=merge", "-p", rival)
     assert wait_until(lambda: not alive(old), 5, "the child is killed") < 3 * TIMINGS.retry
@@ -148,12 +139,10 @@ def test_a_rival_in_the_lease_ends_the_child_at_once(devcluster: Cluster, start:
 
 def test_a_child_that_dies_is_started_again(start: Start) -> None:
     first = start()
-    old = first.child()
-    wait_until(lambda: old in spells(first.marks), 10, "the child works")
+    old = first.working_child()
     os.kill(old, signal.SIGKILL)
-    new = first.child(after=old)
+    first.working_child(after=old)
     first.wait_for(f"the working process {old} was killed by SIGKILL; it is started again in 0.1 s")
-    wait_until(lambda: new in spells(first.marks), 10, "the second child works")
 
 
 def test_a_blocked_event_loop_is_noticed_and_ended(start: Start) -> None:
@@ -180,8 +169,7 @@ def test_a_child_that_cannot_be_kept_alive_ends_the_operator_and_frees_the_lease
 
 def test_a_child_that_does_not_finish_is_killed_after_the_grace(start: Start) -> None:
     first = start("stubborn")
-    old = first.child()
-    wait_until(lambda: old in spells(first.marks), 10, "the child works")
+    old = first.working_child()
     begun = time.monotonic()
     first.process.send_signal(signal.SIGTERM)
     assert first.process.wait(10) == 0
@@ -193,8 +181,7 @@ def test_a_child_that_does_not_finish_is_killed_after_the_grace(start: Start) ->
 
 def test_asked_twice_it_does_not_wait(start: Start) -> None:
     first = start("stubborn")
-    old = first.child()
-    wait_until(lambda: old in spells(first.marks), 10, "the child works")
+    old = first.working_child()
     first.process.send_signal(signal.SIGINT)
     first.wait_for("SIGINT: shutting down")
     first.process.send_signal(signal.SIGINT)
@@ -206,8 +193,7 @@ def test_asked_twice_it_does_not_wait(start: Start) -> None:
 
 def test_without_a_lease_one_operator_works_just_so(start: Start) -> None:
     first = start("no-lease")
-    pid = first.child()
-    wait_until(lambda: pid in spells(first.marks), 10, "the child works")
+    pid = first.working_child()
     assert "lease" not in first.text()
     assert first.get("/readyz") == (200, "ok\n")
     assert "vectorwright_leader 1\n" in first.get("/metrics")[1]
@@ -216,11 +202,7 @@ def test_without_a_lease_one_operator_works_just_so(start: Start) -> None:
 
 
 def test_metrics_join_both_processes_and_a_standby_tells_its_own(start: Start) -> None:
-    first = start()
-    pid = first.child()
-    wait_until(lambda: pid in spells(first.marks), 10, "the child works")
-    second = start()
-    second.wait_for("waiting for the lease")
+    first, _, second = leader_and_standby(start)
     status, text = first.get("/metrics")
     assert status == 200
     assert "vectorwright_leader 1\n" in text

@@ -95,6 +95,12 @@ class OperatorProcess:
             time.sleep(0.02)
         raise AssertionError(f"no child was started in {seconds} s:\n{self.text()}")
 
+    def working_child(self, seconds: float = 20, after: int = 0) -> int:
+        """Like ``child()``, once that child has done something."""
+        pid = self.child(seconds, after)
+        wait_until(lambda: pid in spells(self.marks), 10, f"the child {pid} works")
+        return pid
+
     def get(self, path: str) -> tuple[int, str]:
         port = self.wait_for(r"/metrics on [^\"\s]*:(\d+)").group(1)
         try:

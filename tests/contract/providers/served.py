@@ -50,42 +50,34 @@ class Served(Provider):
         return replace(self.connection(), credentials=StoreCredentials(token=f"not {SECRET}"))
 
 
-class Lance(Served):
+class _InFolder(Served):
     """Over TCP, in a folder of its own."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        super().__init__(request)
+        self.folder = self.server.new_folder()
+
+    def connection(self) -> Connection:
+        return self.at(self.server.host, self.server.port)
+
+    def at(self, host: str, port: int, grpc_port: int | None = None) -> Connection:
+        del grpc_port
+        settings = {"server": f"http://{host}:{port}", "path": self.folder}
+        return Connection(self.name, settings, credentials=StoreCredentials(token=self.server.token))
+
+
+class Lance(_InFolder):
+    """Tables of its own."""
 
     name = "lance"
     tuned: ClassVar = {"num_partitions": (8, 16)}
 
-    def __init__(self, request: pytest.FixtureRequest) -> None:
-        super().__init__(request)
-        self.folder = self.server.new_folder()
 
-    def connection(self) -> Connection:
-        return self.at(self.server.host, self.server.port)
-
-    def at(self, host: str, port: int, grpc_port: int | None = None) -> Connection:
-        del grpc_port
-        settings = {"server": f"http://{host}:{port}", "path": self.folder}
-        return Connection("lance", settings, credentials=StoreCredentials(token=self.server.token))
-
-
-class Faiss(Served):
-    """Over TCP, in a folder of its own, beside Lance tables in the same directory."""
+class Faiss(_InFolder):
+    """Beside Lance tables in the same directory."""
 
     name = "faiss"
     tuned: ClassVar = {"ivf.lists": (4, 8), "ivf.probes": (2, 3)}
-
-    def __init__(self, request: pytest.FixtureRequest) -> None:
-        super().__init__(request)
-        self.folder = self.server.new_folder()
-
-    def connection(self) -> Connection:
-        return self.at(self.server.host, self.server.port)
-
-    def at(self, host: str, port: int, grpc_port: int | None = None) -> Connection:
-        del grpc_port
-        settings = {"server": f"http://{host}:{port}", "path": self.folder}
-        return Connection("faiss", settings, credentials=StoreCredentials(token=self.server.token))
 
 
 class Memory(Served):
