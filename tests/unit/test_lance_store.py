@@ -84,7 +84,7 @@ async def ids_of(store: Store, where: Filter | None = None) -> list[str]:
 
 
 async def version(store: LanceStore) -> int:
-    return int(await store._tables["docs"]._contents.handle.version())
+    return int(await store._indexes["docs"]._contents.handle.version())
 
 
 # --- against the reference -------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ async def test_a_writer_who_does_not_wait_is_written_all_the_same(store: LanceSt
 async def test_a_failed_commit_fails_its_writers_and_leaves_no_doubles(
     store: LanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handle = store._tables["docs"]._contents.handle
+    handle = store._indexes["docs"]._contents.handle
     add = handle.add
     written = asyncio.Event()
 
@@ -290,7 +290,7 @@ async def test_a_field_declared_later_is_filled(store: LanceStore) -> None:
     await store.upsert("docs", batch("b", metadata={"flag": "no boolean"}))
     await store.upsert("docs", batch("c"))
     await store.update_index("docs", {}, LATER)
-    handle = store._tables["docs"]._contents.handle
+    handle = store._indexes["docs"]._contents.handle
     assert await handle.count_rows("f_flag = true") == 1
     assert await ids_of(store, Eq("flag", True)) == ["a"]
     assert await ids_of(store, Eq("flag", "no boolean")) == ["b"]
@@ -490,12 +490,12 @@ async def test_a_vector_index_is_built_grows_and_goes(
     await write(0, 200)
     assert (await store.describe_index("docs")).settings["index_state"] == "exact until 300 vectors"
     await write(200, 400)
-    table = store._tables["docs"]
+    table = store._indexes["docs"]
     await until(lambda: table.describe().settings["index_state"] == "built")
     first = table._contents.indexes
     await write(400, 2000)
     await until(lambda: table._contents.indexes != first)
-    assert len(store._tables["docs"]._contents.indexes) == 1
+    assert len(store._indexes["docs"]._contents.indexes) == 1
     (nearest,) = await store.query("docs", vectors[1234], 1)
     assert nearest.record.id == "1234"
     found = await store.query("docs", vectors[7], 5, Eq("vw_n", 3))
@@ -508,7 +508,7 @@ async def test_a_vector_index_is_built_grows_and_goes(
     assert (await store.describe_index("docs")).settings["index_state"] == "built"
     await store.update_index("docs", {"index_type": "none"})
     assert (await store.describe_index("docs")).settings == {"index_type": "none", "index_state": "exact"}
-    await until(lambda: not store._tables["docs"]._contents.indexes)
+    await until(lambda: not store._indexes["docs"]._contents.indexes)
 
 
 @pytest.mark.parametrize("settings", [{"index_type": "hnsw"}, {"num_partitions": 0}, {"num_partitions": True}])

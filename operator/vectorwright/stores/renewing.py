@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from hashlib import blake2b
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from vectorwright.errors import Retryable, Terminal
 
-from .base import (
-    Capabilities,
-    FieldDefinition,
-    IndexDefinition,
-    IndexDescription,
-    IndexStatistics,
-    Match,
-    OwnershipMark,
-    Record,
-    RecordBatch,
-    Setting,
-    Store,
-    StoreInfo,
-    Vectors,
-)
+from .base import Capabilities, Record, Store
 from .filters import Filter
 from .renewal import Renewal, is_refusal, with_renewal
+from .wrapped import WrappedStore
 
 T = TypeVar("T")
 
@@ -35,7 +21,7 @@ RESUMABLE_RECORDS = 200_000
 the rest of a scroll that was resumed some 100. A longer one is begun anew by whoever reads it."""
 
 
-class RenewingStore:
+class RenewingStore(WrappedStore):
     """The store that a :class:`~.renewal.Renewal` opens. Every method is that of :class:`~.base.Store`.
 
     A call that is refused because its key died is repeated with the next key. A call that is refused did nothing, so
@@ -47,76 +33,8 @@ class RenewingStore:
         self._renewal = renewal
         self.capabilities = capabilities
 
-    async def _call(self, function: Callable[[Store], Awaitable[T]]) -> T:
+    async def _call(self, operation: str, function: Callable[[Store], Awaitable[T]]) -> T:
         return await with_renewal(self._renewal, function)
-
-    async def probe(self) -> StoreInfo:
-        """See :class:`~.base.Store`."""
-        info = await self._call(lambda store: store.probe())
-        self.capabilities = info.capabilities
-        return info
-
-    async def list_indexes(self) -> list[IndexDescription]:
-        """See :class:`~.base.Store`."""
-        return await self._call(lambda store: store.list_indexes())
-
-    async def describe_index(self, name: str) -> IndexDescription:
-        """See :class:`~.base.Store`."""
-        return await self._call(lambda store: store.describe_index(name))
-
-    async def create_index(self, definition: IndexDefinition) -> IndexDescription:
-        """See :class:`~.base.Store`."""
-        return await self._call(lambda store: store.create_index(definition))
-
-    async def update_index(
-        self, name: str, settings: Mapping[str, Setting], new_fields: Sequence[FieldDefinition] = ()
-    ) -> None:
-        """See :class:`~.base.Store`."""
-        await self._call(lambda store: store.update_index(name, settings, new_fields))
-
-    async def set_mark(self, name: str, mark: OwnershipMark | None, model_fingerprint: str | None) -> None:
-        """See :class:`~.base.Store`."""
-        await self._call(lambda store: store.set_mark(name, mark, model_fingerprint))
-
-    async def delete_index(self, name: str) -> None:
-        """See :class:`~.base.Store`."""
-        await self._call(lambda store: store.delete_index(name))
-
-    async def statistics(self, name: str) -> IndexStatistics:
-        """See :class:`~.base.Store`."""
-        return await self._call(lambda store: store.statistics(name))
-
-    async def delete_namespace(self, name: str, namespace: str) -> None:
-        """See :class:`~.base.Store`."""
-        await self._call(lambda store: store.delete_namespace(name, namespace))
-
-    async def count(self, name: str, where: Filter | None = None) -> int:
-        """See :class:`~.base.Store`."""
-        return await self._call(lambda store: store.count(name, where))
-
-    async def upsert(self, name: str, batch: RecordBatch) -> None:
-        """See :class:`~.base.Store`."""
-        await self._call(lambda store: store.upsert(name, batch))
-
-    async def fetch(
-        self, name: str, ids: Sequence[str], *, vectors: bool = False, metadata: bool = True
-    ) -> dict[str, Record]:
-        """See :class:`~.base.Store`."""
-        return await self._call(lambda store: store.fetch(name, ids, vectors=vectors, metadata=metadata))
-
-    async def query(
-        self, name: str, vector: Vectors, top_k: int, where: Filter | None = None, *, vectors: bool = False
-    ) -> list[Match]:
-        """See :class:`~.base.Store`."""
-        return await self._call(lambda store: store.query(name, vector, top_k, where, vectors=vectors))
-
-    async def delete(self, name: str, ids: Sequence[str]) -> None:
-        """See :class:`~.base.Store`."""
-        await self._call(lambda store: store.delete(name, ids))
-
-    async def delete_where(self, name: str, where: Filter) -> None:
-        """See :class:`~.base.Store`."""
-        await self._call(lambda store: store.delete_where(name, where))
 
     async def scroll(
         self, name: str, where: Filter | None = None, *, vectors: bool = False, metadata: bool = True, page: int = 1000
@@ -146,29 +64,9 @@ class RenewingStore:
             handle = await self._renewal.renewed(handle, refused)
             given.resume()
 
-    async def aliases(self) -> dict[str, str]:
-        """See :class:`~.base.Store`."""
-        return await self._call(lambda store: store.aliases())
-
-    async def set_alias(self, alias: str, index: str) -> None:
-        """See :class:`~.base.Store`."""
-        await self._call(lambda store: store.set_alias(alias, index))
-
-    async def delete_alias(self, alias: str) -> None:
-        """See :class:`~.base.Store`."""
-        await self._call(lambda store: store.delete_alias(alias))
-
     async def close(self) -> None:
         """See :class:`~.base.Store`."""
         await self._renewal.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 class _Given:
