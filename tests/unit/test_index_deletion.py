@@ -7,7 +7,6 @@ that never hangs, and says what was left behind; the same end after a crash at a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +16,7 @@ from tests.support.reconciling import DURABLE, INSTALLATION, NAMESPACE, Recordin
 
 from vectorwright.errors import Retryable, Terminal
 from vectorwright.observability import metrics
-from vectorwright.reconcile import index_deletion, sessions
+from vectorwright.reconcile import index_deletion
 from vectorwright.reconcile.cache import Key
 from vectorwright.stores.base import IndexDefinition, OwnershipMark
 from vectorwright.stores.memory import MemoryStore
@@ -27,12 +26,10 @@ ASKED = datetime(2026, 1, 2, tzinfo=UTC)
 """When the API double says that a deletion was asked for."""
 
 
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    async with World() as made:
-        monkeypatch.setattr(sessions, "open_store", made.open_store)
-        monkeypatch.setattr(index_deletion, "utc_now", lambda: ASKED)
-        yield made
+@pytest.fixture(autouse=True)
+def asked_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every deletion was asked for just now, where the test does not say otherwise."""
+    monkeypatch.setattr(index_deletion, "utc_now", lambda: ASKED)
 
 
 def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from tests.support.reconciling import NAMESPACE, World, vectors
 
 from vectorwright.api.v1alpha1.vectorstore import PROVIDERS
 from vectorwright.errors import Retryable, Terminal
-from vectorwright.reconcile import sessions
 from vectorwright.reconcile.cache import Key
 from vectorwright.reconcile.sessions import StoreSession
 from vectorwright.reconcile.vectorstore import jittered
@@ -25,13 +23,6 @@ from vectorwright.stores.base import IndexDefinition, IndexDescription
 from vectorwright.stores.memory import MemoryStore
 
 STORE = Key("VectorStore", NAMESPACE, "vectors")
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    async with World() as made:
-        monkeypatch.setattr(sessions, "open_store", made.open_store)
-        yield made
 
 
 def conditions(world: World) -> dict[str, tuple[str, str]]:
