@@ -150,7 +150,8 @@ class NotedClient(KubeClient):
         answer = await super()._write(call, method, path, body, query=query, content_type=content_type)
         if call.resource not in _UNCOUNTED:
             what = "/".join(part for part in (call.resource.plural, call.name, call.subresource) if part)
-            self._changes.done(f"{call.verb} {what}{_step_told(body)}")
+            rehearsed = " in rehearsal" if "dryRun" in (query or {}) else ""
+            self._changes.done(f"{call.verb} {what}{_step_told(body)}{rehearsed}")
         return answer
 
 

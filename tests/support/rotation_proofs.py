@@ -54,9 +54,10 @@ class Before:
     def check_healed(self, what: str, since: int | None = None) -> None:
         """However it came about, a valid key is published and no other one of this resource is left.
 
-        ``since`` is the revision that was remembered: at most one rotation more than was asked for took place.
+        ``since`` is the revision that was published, if not the one before: numbers of keys that nobody got may be
+        forgotten. At most one rotation more than was asked for took place.
         """
-        state, first = self.scene.state(), self.state.revision if since is None else since
+        state, first = self.scene.state(), self.current.revision if since is None else since
         assert first <= state.revision <= self.state.revision + 2, (what, self.scene.told())
         assert (state.pending, state.previous) == (None, None), (what, self.scene.told())
         asyncio.run(self._check_keys(state))
