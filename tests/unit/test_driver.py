@@ -1,91 +1,27 @@
 """What the driver makes of events and outcomes, with a reconciler that the test writes.
 
 What is checked: who is woken by what, the echo of our own writes before and after their answer above all; statuses
-written with their resourceVersion and only when they differ; conflicts, objects that vanish, errors of each kind and
-defects; paused and invalid objects; requests to reconcile; a new object says at once that it is worked on.
+written with their resourceVersion and only when they differ; objects that vanish; paused and invalid objects; requests
+to reconcile; a new object says at once that it is worked on. Errors: ``test_driver_errors.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from tests.support.api_double import Body, Write
-from tests.support.reconciling import NAMESPACE, World, resource
+from tests.support.driver_bench import DOCS, SPEC, Bench, failing, failing_call, fine, with_vectors
+from tests.support.reconciling import NAMESPACE, resource
 
 from vectorwright.api.v1alpha1 import VectorIndex
-from vectorwright.controllers.driver import Controller, Driver
-from vectorwright.controllers.workqueue import MAX_DELAY
-from vectorwright.errors import Conflict, NotFound, Retryable, Terminal, VectorwrightError
-from vectorwright.kube import resources
+from vectorwright.errors import NotFound, Retryable
 from vectorwright.kube.status import ConditionState
 from vectorwright.reconcile.cache import Key
 from vectorwright.reconcile.context import Context
 from vectorwright.reconcile.finalizers import add_finalizer, remove_finalizer
-from vectorwright.reconcile.outcome import Outcome, failed, ready_conditions
-
-DOCS = Key("VectorIndex", NAMESPACE, "docs")
-SPEC = {"storeRef": {"name": "vectors"}, "dimension": 4}
-
-Step = Callable[[Context, VectorIndex], Awaitable[Outcome]]
-
-
-async def fine(_context: Context, _index: VectorIndex) -> Outcome:
-    return Outcome({"vectors": 1}, ready_conditions("fine"))
-
-
-class Bench(World):
-    """A world whose only controller does what the test says."""
-
-    def __init__(self) -> None:
-        self.step: Step = fine
-        self.passes: list[str] = []
-        """The resourceVersion that each pass saw."""
-        self.gone: list[Key] = []
-        self.dependents: list[Key] = []
-        super().__init__()
-
-    def start_afresh(self) -> None:
-        super().start_afresh()
-        controller = Controller(
-            resources.VECTOR_INDEXES, VectorIndex, self._reconcile, self._dependents, self._gone_handler
-        )
-        self.driver = Driver(self.context, (controller,))
-
-    async def _reconcile(self, context: Context, index: VectorIndex) -> Outcome:
-        self.passes.append(index.metadata.resource_version)
-        return await self.step(context, index)
-
-    def _dependents(self, _context: Context, key: Key) -> Iterable[Key]:
-        return self.dependents if key == DOCS else ()
-
-    async def _gone_handler(self, _context: Context, key: Key) -> None:
-        self.gone.append(key)
-
-    def _watched(self, kind: str, event: str | None, body: Body) -> None:
-        if kind == "VectorIndex":
-            self.driver.on_event(kind, event, body)
-
-    async def made(self) -> None:
-        """An object that was worked on and rests; what was recorded of that is cleared."""
-        self.api.apply(resource("VectorIndex", "docs", SPEC))
-        await self.settle()
-        self.passes.clear()
-        self.api.writes.clear()
-        self.api.reads.clear()
-
-    def status_writes(self) -> list[Write]:
-        return [write for write in self.api.writes if write.subresource == "status"]
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with Bench() as made:
-        yield made
+from vectorwright.reconcile.outcome import Outcome, ready_conditions
 
 
 # -- a new object --
@@ -245,7 +181,7 @@ async def test_a_secret_wakes_who_reads_it(bench: Bench) -> None:
 
 # -- the end of an object --
 async def test_what_is_gone_is_told_and_forgotten(bench: Bench) -> None:
-    bench.step = _failing(Retryable("busy"))
+    bench.step = failing(Retryable("busy"))
     bench.api.apply(resource("VectorIndex", "docs", SPEC))
     await bench.settle(horizon=0.0)
     bench.api.remove("VectorIndex", NAMESPACE, "docs")
@@ -276,7 +212,7 @@ async def test_nothing_is_written_on_an_object_that_is_on_its_way_out(bench: Ben
 async def test_an_object_whose_last_event_was_missed_is_noticed_at_the_next_write(bench: Bench) -> None:
     await bench.made()
     del bench.api.objects[DOCS.kind, DOCS.namespace, DOCS.name]
-    bench.step = _with_vectors(7)
+    bench.step = with_vectors(7)
     bench.driver.queue.add(DOCS)
     await bench.settle()
     assert bench.gone == [DOCS]
@@ -285,170 +221,12 @@ async def test_an_object_whose_last_event_was_missed_is_noticed_at_the_next_writ
 
 async def test_a_not_found_of_something_else_is_no_end_of_the_object(bench: Bench) -> None:
     await bench.made()
-    bench.step = _failing_call(NotFound("index docs does not exist in this store"))
+    bench.step = failing_call(NotFound("index docs does not exist in this store"))
     bench.driver.queue.add(DOCS)
     await bench.settle(horizon=0.0)
     assert bench.gone == []
     assert bench.context.cache.get(*DOCS) is not None
     assert DOCS in bench.driver.queue._due
-
-
-def _with_vectors(count: int) -> Step:
-    async def step(_context: Context, _index: VectorIndex) -> Outcome:
-        return Outcome({"vectors": count}, ready_conditions("fine"))
-
-    return step
-
-
-def _failing(error: VectorwrightError, **more: Any) -> Step:
-    async def step(_context: Context, _index: VectorIndex) -> Outcome:
-        outcome = failed(error, {"vectors": 1})
-        for name, value in more.items():
-            setattr(outcome, name, value)
-        return outcome
-
-    return step
-
-
-def _failing_call(error: Exception) -> Step:
-    async def step(_context: Context, _index: VectorIndex) -> Outcome:
-        raise error
-
-    return step
-
-
-# -- errors --
-async def test_a_conflict_is_looked_at_again_within_half_a_second(bench: Bench) -> None:
-    await bench.made()
-    refused: list[Write] = []
-
-    def refuse(write: Write) -> Conflict | None:
-        if len(refused) < 1:
-            refused.append(write)
-            return Conflict("the object has been modified", reason="Conflict")
-        return None
-
-    bench.api.before_write = refuse
-    bench.step = _with_vectors(2)
-    begun = time.monotonic()
-    bench.driver.queue.add(DOCS)
-    await bench.settle()
-    assert bench.status()["vectors"] == 2
-    assert time.monotonic() - begun < 1.0
-    assert len(bench.passes) == 2
-    assert DOCS not in bench.driver.queue._failures
-
-
-async def test_a_retryable_backs_off_and_success_resets_it(bench: Bench) -> None:
-    bench.step = _failing(Retryable("busy", reason="StoreUnreachable"))
-    bench.api.apply(resource("VectorIndex", "docs", SPEC))
-    await bench.settle(horizon=0.6)
-    assert bench.conditions()["Reconciling"] == ("True", "StoreUnreachable")
-    assert bench.driver.queue._failures[DOCS] >= 1
-    written = len(bench.api.writes)
-    bench.driver.queue.add(DOCS)
-    await bench.settle(horizon=0.0)
-    assert len(bench.api.writes) == written, "the same failure is not written twice"
-    bench.step = fine
-    bench.driver.queue.add(DOCS)
-    await bench.settle()
-    assert DOCS not in bench.driver.queue._failures
-
-
-async def test_retry_after_is_honoured(bench: Bench) -> None:
-    bench.step = _failing(Retryable("busy", after=90.0))
-    bench.api.apply(resource("VectorIndex", "docs", SPEC))
-    await bench.settle()
-    assert 85 < bench.driver.queue._due[DOCS] - time.monotonic() <= 90
-
-
-async def test_a_terminal_error_stalls_and_is_looked_at_again_only_where_it_says_so(bench: Bench) -> None:
-    bench.step = _failing(Terminal("wrong dimension", reason="InvalidDimension"))
-    await bench.made()
-    assert bench.conditions()["Stalled"] == ("True", "InvalidDimension")
-    assert DOCS not in bench.driver.queue._due
-    bench.step = _failing(Terminal("wrong dimension", reason="InvalidDimension"), requeue_after=60.0)
-    bench.driver.queue.add(DOCS)
-    await bench.settle()
-    assert 58 < bench.driver.queue._due[DOCS] - time.monotonic() <= 60
-
-
-async def test_a_defect_is_logged_retried_and_never_told_in_the_status(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    bench.step = _failing_call(KeyError("password=hunter2"))
-    with caplog.at_level(logging.ERROR):
-        bench.api.apply(resource("VectorIndex", "docs", SPEC))
-        await bench.settle(horizon=0.0)
-    assert bench.conditions()["Ready"] == ("False", "InternalError")
-    assert bench.message() == "internal error: the operator's log tells more"
-    assert "hunter2" not in str(bench.api.objects)
-    assert "this is a defect of the operator" in caplog.text
-    assert 0 < bench.driver.queue._due[DOCS] - time.monotonic() < MAX_DELAY
-    bench.step = fine
-    await bench.settle()
-    assert bench.conditions()["Ready"] == ("True", "Ready")
-
-
-@pytest.mark.parametrize("where", ["dependents", "once_written", "gone"])
-async def test_a_defect_beside_the_reconciler_does_not_end_the_queue(bench: Bench, where: str) -> None:
-    async def broken(*_: object) -> None:
-        raise KeyError("spec")
-
-    await bench.made()
-    if where == "dependents":
-        bench.dependents = _BrokenKeys()
-        bench.step = _with_vectors(3)
-    elif where == "once_written":
-
-        async def step(_context: Context, _index: VectorIndex) -> Outcome:
-            return Outcome({"vectors": 3}, ready_conditions("fine"), once_written=broken)
-
-        bench.step = step
-    else:
-        bench._gone_handler = broken  # type: ignore[method-assign, assignment]
-        bench.api.remove("VectorIndex", NAMESPACE, "docs")
-    bench.driver.queue.add(DOCS)
-    await bench.settle(horizon=0.0)
-    bench.dependents, bench.step = [], fine
-    bench.api.apply(resource("VectorIndex", "other", SPEC))
-    await bench.settle(horizon=0.0)
-    assert bench.conditions("other")["Ready"] == ("True", "Ready")
-
-
-class _BrokenKeys(list[Key]):
-    def __iter__(self) -> Any:
-        raise KeyError("spec")
-
-
-async def test_an_api_server_that_is_down_is_tried_again(bench: Bench) -> None:
-    down = [True]
-    bench.api.before_write = lambda _: Retryable("the API server cannot be reached") if down else None
-    bench.api.apply(resource("VectorIndex", "docs", SPEC))
-    await bench.settle(horizon=0.0)
-    assert bench.status() == {}
-    down.clear()
-    await bench.settle()
-    assert bench.conditions()["Ready"] == ("True", "Ready")
-
-
-async def test_what_must_wait_for_the_status_happens_after_it(bench: Bench) -> None:
-    order: list[object] = []
-
-    async def then() -> None:
-        order.append(bench.status().get("vectors"))
-
-    async def step(_context: Context, _index: VectorIndex) -> Outcome:
-        return Outcome({"vectors": 42}, ready_conditions("fine"), once_written=then)
-
-    bench.step = step
-    bench.api.before_write = lambda write: (
-        Retryable("down") if write.body["status"].get("vectors") and not order and len(bench.passes) == 1 else None
-    )
-    bench.api.apply(resource("VectorIndex", "docs", SPEC))
-    await bench.settle()
-    assert order == [42], "not called while the status was not written"
-    assert len(bench.passes) == 2
 
 
 # -- paused, invalid, asked for --
@@ -474,7 +252,7 @@ def _annotations(bench: Bench) -> dict[str, str]:
 
 
 async def test_what_said_that_work_goes_on_does_not_stay_while_paused(bench: Bench) -> None:
-    bench.step = _failing(Retryable("busy", after=100))
+    bench.step = failing(Retryable("busy", after=100))
     await bench.made()
     assert bench.conditions()["Reconciling"][0] == "True"
     bench.api.annotate("VectorIndex", NAMESPACE, "docs", paused="true")
