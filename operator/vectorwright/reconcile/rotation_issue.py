@@ -13,7 +13,7 @@ from vectorwright.kube.status import utc_now
 from vectorwright.rotation import schedule
 from vectorwright.rotation.base import KeyMaterial, KeyRequest
 from vectorwright.rotation.passwords import random_token
-from vectorwright.rotation.state import KeyRecord, Record, Step, Verification
+from vectorwright.rotation.state import KeyRecord, Record, RotationState, Step, Verification
 
 from .rotation_audit import tell
 from .rotation_consumers import fitting_workloads
@@ -49,17 +49,10 @@ async def plan(rotation: RotationPass, reason: str) -> None:
         rotation.filled(replace(state, current=rehearsed, previous=None)), rehearsal=True
     )
     request = rotation.resource.metadata.annotations.get(ANNOTATION_ROTATE)
-    begun = state.at(
-        Step.CREATE,
-        rotation.now,
-        revision=revision,
-        pending=pending,
+    begun = replace(
+        _begun(rotation, revision, pending, reason),
         previous=previous,
-        drafted_for=rotation.identity,
         handled_request=request or state.handled_request,
-        record=Record(revision, pending.id, reason, rotation.now),
-        history=state.finished(rotation.now).history,
-        remade=0,
     )
     if rotation.publication.body is not None and not rotation.publication.ours:
         tell(
@@ -70,6 +63,21 @@ async def plan(rotation: RotationPass, reason: str) -> None:
         )
     await rotation.save(begun)
     tell(rotation, "RotationStarted", f"key {pending.name} is to be issued ({reason})")
+
+
+def _begun(rotation: RotationPass, revision: int, pending: KeyRecord, reason: str) -> RotationState:
+    """What is remembered from now on: this key is to be made. What the last rotation did is history."""
+    state = rotation.state
+    return state.at(
+        Step.CREATE,
+        rotation.now,
+        revision=revision,
+        pending=pending,
+        drafted_for=rotation.identity,
+        record=Record(revision, pending.id, reason, rotation.now),
+        history=state.finished(rotation.now).history,
+        remade=0,
+    )
 
 
 def _stand_in() -> KeyMaterial:
@@ -178,20 +186,9 @@ async def replace_dead(rotation: RotationPass, current: KeyRecord) -> None:
     revision = state.revision + 1
     if state.previous is not None and rotation.issuer.name_of(revision) == state.previous.name:
         revision += 1
-    rotation.state = state = replace(state, current=replace(current, dead=True))
+    rotation.state = replace(state, current=replace(current, dead=True))
     pending = drafted(rotation, revision)
-    await rotation.save(
-        state.at(
-            Step.CREATE,
-            rotation.now,
-            revision=revision,
-            pending=pending,
-            drafted_for=rotation.identity,
-            record=Record(revision, pending.id, "KeyRefused", rotation.now),
-            history=state.finished(rotation.now).history,
-            remade=0,
-        )
-    )
+    await rotation.save(_begun(rotation, revision, pending, "KeyRefused"))
     tell(
         rotation,
         "KeyMadeAgain",

@@ -162,6 +162,17 @@ def usable(secret: str | None, what: str) -> str:
     return found
 
 
+def text_of(thing: Any, key: str) -> str:
+    """The text under a key of a JSON object; "" where it is something else, or the whole is no object."""
+    found = thing.get(key) if isinstance(thing, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def in_brackets(told: str, secrets: Iterable[str | None]) -> str:
+    """A vendor's words, made safe, to be put behind our own; "" where there are none."""
+    return f" ({safe_text(told, secrets)})" if told else ""
+
+
 def _object(content: bytes) -> Mapping[str, Any] | None:
     if not content.strip():
         return {}

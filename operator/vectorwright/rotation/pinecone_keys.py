@@ -19,7 +19,7 @@ from vectorwright.kube import clock
 from vectorwright.stores.registry import StoreCredentials
 from vectorwright.stores.safe_text import safe_text
 
-from .admin_http import MAX_PAGES, AdminHttp, Answer, open_api, present, usable
+from .admin_http import MAX_PAGES, AdminHttp, Answer, in_brackets, open_api, present, text_of, usable
 from .base import Assignment, IssuedKey, IssuerTraits, KeyMaterial, KeyRequest, LiveKey
 from .names import numbered, revision_of
 
@@ -168,7 +168,7 @@ class PineconeKeys:
             "POST", self._keys_path, body={"name": request.name, "roles": self._roles}, changes=True
         )
         body = answer.body or {}
-        value, key_id = body.get("value"), _text(body.get("key"), "id")
+        value, key_id = body.get("value"), text_of(body.get("key"), "id")
         if answer.fine and isinstance(value, str) and value and key_id:
             return IssuedKey(key_id, KeyMaterial(token=value))
         if _is_quota(answer):
@@ -258,11 +258,11 @@ class PineconeKeys:
             if not answer.fine or not isinstance(listed, list):
                 raise self._refusal(answer, "list API keys")
             for one in listed:
-                key_id, name = _text(one, "id"), _text(one, "name")
+                key_id, name = text_of(one, "id"), text_of(one, "name")
                 if not key_id:
                     raise self._admin.stranger(answer.status)
                 found.append(LiveKey(key_id, name, revision_of(self._owner, name)))
-            cursor = _text((answer.body or {}).get("pagination"), "next")
+            cursor = text_of((answer.body or {}).get("pagination"), "next")
             if not cursor:
                 return found
         raise self._admin.stranger(200)
@@ -298,8 +298,7 @@ class PineconeKeys:
         )
 
     def _said(self, answer: Answer) -> str:
-        told = _words(answer)[1]
-        return f" ({safe_text(told, self._account.secrets)})" if told else ""
+        return in_brackets(_words(answer)[1], self._account.secrets)
 
     def _refusal(self, answer: Answer, doing: str, *, of_project: bool = True) -> VectorwrightError:
         told = _words(answer)[1]
@@ -318,15 +317,10 @@ class PineconeKeys:
         return self._admin.refusal(answer, told, self._account.secrets)
 
 
-def _text(thing: Any, key: str) -> str:
-    found = thing.get(key) if isinstance(thing, dict) else None
-    return found if isinstance(found, str) else ""
-
-
 def _words(answer: Answer) -> tuple[str, str]:
     """(code, message) of an error of Pinecone's own; ("", "") of anything else."""
     error = (answer.body or {}).get("error")
-    return _text(error, "code"), _text(error, "message")
+    return text_of(error, "code"), text_of(error, "message")
 
 
 def _is_quota(answer: Answer) -> bool:

@@ -12,9 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from vectorwright.errors import Conflict, NotFound, Retryable, Terminal, VectorwrightError
-from vectorwright.stores.safe_text import safe_text
 
-from .admin_http import MAX_PAGES, Answer, open_api, usable
+from .admin_http import MAX_PAGES, Answer, in_brackets, open_api, text_of, usable
 from .base import Assignment, IssuedKey, IssuerTraits, KeyMaterial, KeyRequest, LiveKey
 from .names import numbered, revision_of
 from .qdrant_trial import refusal
@@ -75,7 +74,7 @@ class QdrantCloudKeys:
         answer = await self._ask("GET", f"/api/iam/v1/accounts/{account}/effective-permissions")
         told = (answer.body or {}).get("permissions")
         if answer.fine and isinstance(told, list) and told:
-            granted = {_text(one, "value") for one in told}
+            granted = {text_of(one, "value") for one in told}
             if missing := [right for right in RIGHTS if right not in granted]:
                 raise self._without(", ".join(missing), "")
         elif not answer.fine and not _is_kept_from_us(answer):
@@ -103,10 +102,10 @@ class QdrantCloudKeys:
             await self._delete(key)
         answer = await self._ask("POST", self._keys_path, body={"databaseApiKey": self._wanted(request)}, changes=True)
         made = (answer.body or {}).get("databaseApiKey")
-        value, key_id = _text(made, "key"), _text(made, "id")
+        value, key_id = text_of(made, "key"), text_of(made, "id")
         if answer.fine and value and key_id:
             asked = request.not_after if self.traits.expires else None
-            return IssuedKey(key_id, KeyMaterial(token=value), _instant(_text(made, "expiresAt")) or asked)
+            return IssuedKey(key_id, KeyMaterial(token=value), _instant(text_of(made, "expiresAt")) or asked)
         if remains and (_is_quota(answer) or (answer.status == 409 and _words(answer)[1])):
             raise Retryable(
                 f"cluster {self._cluster} takes no key until {remains[0][0].id}, of the same name, is deleted",
@@ -181,12 +180,12 @@ class QdrantCloudKeys:
             if not answer.fine or not isinstance(listed, list):
                 raise self._refusal(answer, "read:api_keys")
             for one in listed:
-                key_id, name = _text(one, "id"), _text(one, "name")
+                key_id, name = text_of(one, "id"), text_of(one, "name")
                 if not key_id:
                     raise self._cloud.stranger(answer.status)
-                if _text(one, "clusterId") in {"", self._cluster}:
-                    found.append((LiveKey(key_id, name, revision_of(self._owner, name)), _text(one, "postfix")))
-            page = _text(answer.body, "nextPageToken")
+                if text_of(one, "clusterId") in {"", self._cluster}:
+                    found.append((LiveKey(key_id, name, revision_of(self._owner, name)), text_of(one, "postfix")))
+            page = text_of(answer.body, "nextPageToken")
             if not page:
                 return found
         raise self._cloud.stranger(200)
@@ -210,8 +209,7 @@ class QdrantCloudKeys:
         )
 
     def _said(self, answer: Answer) -> str:
-        told = _words(answer)[1]
-        return f" ({safe_text(told, (self._management_key.token,))})" if told else ""
+        return in_brackets(_words(answer)[1], (self._management_key.token,))
 
     def _without(self, rights: str, said: str) -> Terminal:
         return Terminal(
@@ -252,15 +250,10 @@ def access_rules(identity: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _text(thing: Any, key: str) -> str:
-    found = thing.get(key) if isinstance(thing, Mapping) else None
-    return found if isinstance(found, str) else ""
-
-
 def _words(answer: Answer) -> tuple[int, str]:
     """(gRPC code, message) of an error of the Cloud API's own; (0, "") of anything else."""
     code = (answer.body or {}).get("code")
-    told = _text(answer.body, "message")
+    told = text_of(answer.body, "message")
     return (code, told) if isinstance(code, int) and told else (0, "")
 
 
