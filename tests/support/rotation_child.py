@@ -26,18 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from vectorwright.controllers import apikeyrotation
-from vectorwright.controllers.driver import Driver
+from vectorwright.controllers.assembly import assemble
 from vectorwright.kube import resources
 from vectorwright.kube.client import KubeClient, Object, Objects, WriteCall
 from vectorwright.kube.connection import load_connection
-from vectorwright.kube.events import EventRecorder
-from vectorwright.kube.watched import WatchedObjects
 from vectorwright.observability.logs import configure_logging
 from vectorwright.reconcile import rotation_consumers, rotation_issue, rotation_pass, rotation_proof
-from vectorwright.reconcile.cache import ObjectCache
-from vectorwright.reconcile.context import Context
-from vectorwright.reconcile.runners import Runners
-from vectorwright.reconcile.sessions import StoreSessions
 from vectorwright.rotation import qdrant_server_workload, qdrant_tokens
 from vectorwright.rotation.base import Assignment, KeyIssuer
 from vectorwright.rotation.registry import KINDS, open_issuer
@@ -194,26 +188,7 @@ async def operate(order: Order) -> None:
     rotation_pass.open_issuer = _noted(changes)  # type: ignore[attr-defined]
     client = NotedClient(load_connection(Path(order.kubeconfig)), changes=changes)
     settings = Settings(namespaces=(order.namespace,), leader_election=False)
-    driver: Driver
-    context = Context(
-        settings=settings,
-        installation=INSTALLATION,
-        client=client,
-        cache=ObjectCache(),
-        secrets=WatchedObjects(
-            client, resources.SECRETS, lambda ns, name: driver.on_reference_change("Secret", ns, name)
-        ),
-        config_maps=WatchedObjects(
-            client, resources.CONFIG_MAPS, lambda ns, name: driver.on_reference_change("ConfigMap", ns, name)
-        ),
-        events=EventRecorder(client, "vectorwright-operator"),
-        sessions=StoreSessions(),
-        local_stores=None,
-        runners=Runners(settings, client, lambda *_: None),
-        enqueue=lambda key: driver.queue.add(key),  # noqa: PLW0108 - the driver comes after the context
-        enqueue_after=lambda key, seconds: driver.queue.add_after(key, seconds),  # noqa: PLW0108
-    )
-    driver = Driver(context, [apikeyrotation.CONTROLLER])
+    context, driver = assemble(settings, client, INSTALLATION, [apikeyrotation.CONTROLLER])
     for store in await client.list(resources.VECTOR_STORES, order.namespace):
         context.cache.put("VectorStore", store)
 

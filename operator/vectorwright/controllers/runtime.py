@@ -15,25 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from vectorwright.api.v1alpha1.common import GROUP, VERSION
 from vectorwright.errors import NotFound, Retryable
-from vectorwright.kube import resources
 from vectorwright.kube.client import KubeClient
 from vectorwright.kube.connection import KubeConnection
-from vectorwright.kube.events import EventRecorder
 from vectorwright.kube.installation import installation_id
 from vectorwright.kube.resources import ResourceType
 from vectorwright.kube.session import open_session
 from vectorwright.kube.tenure import tenure_guard
-from vectorwright.kube.watched import WatchedObjects
 from vectorwright.observability.memory import limit_heaps, trim_heaps
-from vectorwright.reconcile.cache import Key, ObjectCache
+from vectorwright.reconcile.cache import Key
 from vectorwright.reconcile.context import Context
 from vectorwright.reconcile.job_manifest import RUN_LABEL, ingestion_job_of
-from vectorwright.reconcile.rotation_pass import close_issuer
-from vectorwright.reconcile.runners import Runners
-from vectorwright.reconcile.sessions import StoreSessions
 from vectorwright.settings import Settings
 
 from . import apikeyrotation, embeddingmodel, ingestionjob, vectorindex, vectorstore
+from .assembly import assemble, release
 from .driver import Driver
 from .slim_kopf import kopf
 
@@ -84,26 +79,7 @@ async def run(
 async def _serve(
     settings: Settings, connection: KubeConnection, client: KubeClient, installation: str, stop: asyncio.Event
 ) -> None:
-    driver: Driver  # the context and the driver know each other
-    context = Context(
-        settings=settings,
-        installation=installation,
-        client=client,
-        cache=ObjectCache(),
-        secrets=WatchedObjects(
-            client, resources.SECRETS, lambda ns, name: driver.on_reference_change("Secret", ns, name)
-        ),
-        config_maps=WatchedObjects(
-            client, resources.CONFIG_MAPS, lambda ns, name: driver.on_reference_change("ConfigMap", ns, name)
-        ),
-        events=EventRecorder(client, "vectorwright-operator"),
-        sessions=StoreSessions(),
-        local_stores=_local_stores(settings),
-        runners=Runners(settings, client, lambda ns, name: driver.queue.add(Key("IngestionJob", ns, name))),
-        enqueue=lambda key: driver.queue.add(key),  # noqa: PLW0108 - the driver comes after the context
-        enqueue_after=lambda key, seconds: driver.queue.add_after(key, seconds),  # noqa: PLW0108
-    )
-    driver = Driver(context, CONTROLLERS)
+    context, driver = assemble(settings, client, installation, CONTROLLERS, _local_stores(settings))
     kopf_session = open_session(connection)
     tasks = [
         asyncio.create_task(_work(context, driver, stop), name="queue"),
@@ -121,15 +97,7 @@ async def _serve(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await context.runners.stop_all()
-        await context.secrets.close()
-        await context.config_maps.close()
-        await context.sessions.close_all()
-        for key in list(context.issuers):
-            await close_issuer(context, key)
-        if context.local_stores is not None:
-            await context.local_stores.stop()
-        await context.events.close()
+        await release(context)
         await kopf_session.close()
 
 
