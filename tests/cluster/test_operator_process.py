@@ -60,7 +60,7 @@ def test_a_clean_shutdown_finishes_the_work_and_hands_over_at_once(start: Start)
     assert first.process.wait(10) == 0
     stopped = time.monotonic()
     new = second.child()
-    assert time.monotonic() - stopped < 4 * TIMINGS.retry
+    assert time.monotonic() - stopped < TIMINGS.lease
     assert f'"finished": {old}' in first.text()
     assert "is given back" in first.text()
     assert not alive(old)
