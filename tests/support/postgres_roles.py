@@ -12,6 +12,8 @@ from tests.support.operations import Operations
 from tests.support.postgres import PostgresServer, start_postgres_server
 from tests.support.postgres_front import PostgresFront
 
+from vectorwright.rotation.postgres_session import GRANTS_HAVE_OPTIONS
+
 __all__ = ["PostgresWithRoles"]
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -36,7 +38,13 @@ class PostgresWithRoles:
         self.admin_password = secrets.token_hex(16)
         base = sql.Identifier(self.base_role)
         with server.connect(self.database) as connection:
-            connection.execute("CREATE EXTENSION vector")
+            available = connection.execute("SELECT FROM pg_available_extensions WHERE name = 'vector'").fetchone()
+            self.holds_vectors = available is not None
+            """Whether it has pgvector: one of POSTGRES_BIN may not."""
+            if self.holds_vectors:
+                connection.execute("CREATE EXTENSION vector")
+            self.grants_have_options = connection.info.server_version >= GRANTS_HAVE_OPTIONS
+            """Whether CREATEROLE alone does not reach every role, and a membership says whether it is inherited."""
             connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(base))
             connection.execute(sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(sql.Identifier(self.schema), base))
         self.make_admin(self.admin_role, self.admin_password)
@@ -53,7 +61,9 @@ class PostgresWithRoles:
         with self.server.connect() as connection:
             connection.execute(sql.SQL("CREATE ROLE {} LOGIN {} PASSWORD {}").format(role, may, sql.Literal(password)))
             if grants_base:
-                grant = "GRANT {} TO {} WITH ADMIN OPTION, INHERIT FALSE, SET FALSE"
+                grant = "GRANT {} TO {} WITH ADMIN OPTION"
+                if self.grants_have_options:
+                    grant += ", INHERIT FALSE, SET FALSE"
                 connection.execute(sql.SQL(grant).format(base, role))
 
     def connect(self, user: str, password: str, *, counted: bool = False) -> Connection:
