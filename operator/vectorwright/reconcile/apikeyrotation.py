@@ -234,6 +234,8 @@ async def _keep_published(rotation: RotationPass) -> list[str]:
         return rotation.publication.differences(filling)
     gone = rotation.publication.body is None
     differences = rotation.publication.differences(filling)
+    if differences:  # unless another process published meanwhile, for what it remembers
+        await rotation.memory.require_unchanged()
     repair = rotation.resource.spec.secret.repair_policy is not SecretRepairPolicy.LEAVE
     if rotation.state.step in _PUBLISHED and rotation.publication.data_differs(filling):
         await _begin_anew(rotation)

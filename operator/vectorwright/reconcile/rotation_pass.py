@@ -156,6 +156,9 @@ async def begin(context: Context, key: Key, resource: APIKeyRotation, used: list
         opened = await _issuer(context, key, kind, strategy, assignment)
     except VectorwrightError as error:
         opened = error
+    # First what is remembered, then what is published: a Secret that is older would look as if somebody edited it.
+    state = await memory.load() or RotationState()
+    published = await find_secret(context.client, namespace, spec.secret.name)
     return RotationPass(
         context=context,
         key=key,
@@ -167,10 +170,8 @@ async def begin(context: Context, key: Key, resource: APIKeyRotation, used: list
         connection=connection,
         opened=opened,
         memory=memory,
-        publication=Publication(
-            context.client, key, owner, spec.secret, await find_secret(context.client, namespace, spec.secret.name)
-        ),
-        state=await memory.load() or RotationState(),
+        publication=Publication(context.client, key, owner, spec.secret, published),
+        state=state,
     )
 
 
