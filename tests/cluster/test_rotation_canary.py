@@ -16,6 +16,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -58,9 +59,16 @@ VALUES = ("token", "password")
 
 
 @pytest.fixture
-def resources(devcluster: Cluster, crds: list[str], namespace: str, tmp_path: Path) -> Iterator[Resources]:
+def near() -> Iterator[Path]:
+    """A directory with a short path: the path of a socket has about a hundred characters."""
+    with tempfile.TemporaryDirectory(prefix="vw-") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def resources(devcluster: Cluster, crds: list[str], namespace: str, near: Path) -> Iterator[Resources]:
     """A namespace with an operator of its own that logs everything."""
-    directory, temporary = tmp_path / "operator", tmp_path / "tmp"
+    directory, temporary = near / "operator", near / "tmp"
     directory.mkdir()
     temporary.mkdir()
     flags = ("--namespace", namespace, "--no-leader-election", "--log-level", "debug")
