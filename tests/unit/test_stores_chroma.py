@@ -26,9 +26,9 @@ from vectorwright.stores.chroma.collection_ids import Collection
 from vectorwright.stores.chroma.filters import MAX_COMPARISONS, MAX_VALUES, translate
 from vectorwright.stores.chroma.listing import snapshot
 from vectorwright.stores.chroma.records import EncodedBatch, decode_matches, decode_records, encode_batch, score
-from vectorwright.stores.chroma.transport import normalised
 from vectorwright.stores.chroma.writer import CombiningWriter
 from vectorwright.stores.filters import And, Eq, Filter, In, Not, Or, Range, matches
+from vectorwright.stores.http_client import normalised
 
 numbers = st.one_of(
     st.integers(-(2**53), 2**53),

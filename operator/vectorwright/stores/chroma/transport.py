@@ -5,31 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import orjson
 
 from vectorwright.errors import Retryable, Terminal, VectorwrightError
 
-from ..http_errors import UNEXPECTED_ANSWER, status_error, transport_error
+from ..http_client import StoreHttp
+from ..http_errors import UNEXPECTED_ANSWER, status_error
 from ..registry import Connection
 from ..safe_text import safe_text
-from ..tls import ssl_context
 
 DEFAULT_TENANT = "default_tenant"
 DEFAULT_DATABASE = "default_database"
-DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-def normalised(url: str) -> str:
-    """The address without user information, query and default port, in lower case but for its path."""
-    parts = urlsplit(url)
-    scheme, host = parts.scheme.lower(), (parts.hostname or "").lower()
-    place = f"[{host}]" if ":" in host else host
-    if parts.port is not None and parts.port != DEFAULT_PORTS.get(scheme):
-        place += f":{parts.port}"
-    return f"{scheme}://{place}{parts.path.rstrip('/')}"
 
 
 class ChromaApi:
@@ -37,17 +26,11 @@ class ChromaApi:
 
     def __init__(self, connection: Connection, transport: httpx.AsyncBaseTransport | None = None) -> None:
         settings, credentials = connection.settings, connection.credentials
-        self.endpoint = normalised(str(settings["url"]))
         self.tenant = str(settings.get("tenant") or DEFAULT_TENANT)
         self.database = str(settings.get("database") or DEFAULT_DATABASE)
         self._scope = f"/tenants/{quote(self.tenant, safe='')}/databases/{quote(self.database, safe='')}"
-        self._timeout = connection.timeout
-        self._slots = asyncio.Semaphore(connection.max_concurrency)
         self._secrets = (credentials.token, credentials.password)
-        self._extensions: dict[str, Any] = {}
-        if connection.tls.server_name:
-            self._extensions["sni_hostname"] = connection.tls.server_name
-        headers = {"content-type": "application/json"}
+        headers = {}
         if credentials.token and settings.get("authHeader") == "X-Chroma-Token":
             headers["x-chroma-token"] = credentials.token
         elif credentials.token:
@@ -55,29 +38,13 @@ class ChromaApi:
         auth = None
         if not credentials.token and credentials.username is not None:
             auth = httpx.BasicAuth(credentials.username, credentials.password or "")
-        try:
-            self._client = httpx.AsyncClient(
-                base_url=f"{self.endpoint}/api/v2",
-                headers=headers,
-                auth=auth,
-                # The timeout that counts is the one around the whole request.
-                timeout=connection.timeout,
-                limits=httpx.Limits(max_connections=connection.max_concurrency, keepalive_expiry=30),
-                # Neither proxies nor .netrc of the environment: credentials go where the spec says and nowhere else.
-                trust_env=False,
-                follow_redirects=False,
-                verify=ssl_context(connection.tls) if self.endpoint.startswith("https:") else False,
-                transport=transport,
-            )
-        except UnicodeEncodeError:
-            raise Terminal(
-                "the credentials hold characters that no HTTP header takes: check the Secret for stray ones",
-                reason="InvalidCredentials",
-            ) from None
+        slots = asyncio.Semaphore(connection.max_concurrency)
+        self._http = StoreHttp(connection, slots, "/api/v2", headers, auth=auth, transport=transport)
+        self.endpoint = self._http.endpoint
 
     async def close(self) -> None:
         """Release connections. Safe to call twice."""
-        await self._client.aclose()
+        await self._http.close()
 
     async def server(self, method: str, path: str) -> Any:
         """Call the server itself: ``/version`` and the like."""
@@ -108,18 +75,7 @@ class ChromaApi:
         params: Mapping[str, int] | None = None,
         writes: bool = False,
     ) -> Any:
-        async with self._slots:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    response = await self._client.request(
-                        method, path, content=body, params=params, extensions=dict(self._extensions)
-                    )
-            except TimeoutError:
-                raise Retryable(
-                    f"{self.endpoint} did not answer within {self._timeout:g} s", reason="Timeout"
-                ) from None
-            except httpx.HTTPError as error:
-                raise transport_error(error, self.endpoint) from None
+        response = await self._http.request(method, path, body=body, params=params)
         if not response.is_success:
             raise self._refusal(response, writes=writes)
         try:

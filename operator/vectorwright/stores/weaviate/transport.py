@@ -5,29 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import orjson
 
 from vectorwright.errors import BatchRejected, Retryable, Terminal, VectorwrightError
 
-from ..http_errors import UNEXPECTED_ANSWER, status_error, transport_error
+from ..http_client import StoreHttp
+from ..http_errors import UNEXPECTED_ANSWER, status_error
 from ..registry import Connection
 from ..safe_text import safe_text
-from ..tls import ssl_context
-
-DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-def normalised(url: str) -> str:
-    """The address without user information, query and default port, in lower case but for its path."""
-    parts = urlsplit(url)
-    scheme, host = parts.scheme.lower(), (parts.hostname or "").lower()
-    place = f"[{host}]" if ":" in host else host
-    if parts.port is not None and parts.port != DEFAULT_PORTS.get(scheme):
-        place += f":{parts.port}"
-    return f"{scheme}://{place}{parts.path.rstrip('/')}"
 
 
 class Absent(Exception):  # noqa: N818 - caught where it is known what is absent
@@ -68,38 +55,14 @@ class WeaviateRest:
     def __init__(
         self, connection: Connection, slots: asyncio.Semaphore, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self.endpoint = normalised(str(connection.settings["url"]))
-        self._timeout = connection.timeout
-        self._slots = slots
         self._token = connection.credentials.token
-        self._extensions: dict[str, Any] = {}
-        if connection.tls.server_name:
-            self._extensions["sni_hostname"] = connection.tls.server_name
-        headers = {"content-type": "application/json"}
-        if self._token:
-            headers["authorization"] = f"Bearer {self._token}"
-        try:
-            self._client = httpx.AsyncClient(
-                base_url=f"{self.endpoint}/v1",
-                headers=headers,
-                # The timeout that counts is the one around the whole request.
-                timeout=connection.timeout,
-                limits=httpx.Limits(max_connections=connection.max_concurrency, keepalive_expiry=30),
-                # Neither proxies nor .netrc of the environment: credentials go where the spec says and nowhere else.
-                trust_env=False,
-                follow_redirects=False,
-                verify=ssl_context(connection.tls) if self.endpoint.startswith("https:") else False,
-                transport=transport,
-            )
-        except UnicodeEncodeError:
-            raise Terminal(
-                "the credentials hold characters that no HTTP header takes: check the Secret for stray ones",
-                reason="InvalidCredentials",
-            ) from None
+        headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
+        self._http = StoreHttp(connection, slots, "/v1", headers, transport=transport)
+        self.endpoint = self._http.endpoint
 
     async def close(self) -> None:
         """Release connections. Safe to call twice."""
-        await self._client.aclose()
+        await self._http.close()
 
     async def call(
         self,
@@ -116,17 +79,7 @@ class WeaviateRest:
         Denied among them.
         """
         content = None if body is None else orjson.dumps(body)
-        timeout = self._timeout if seconds is None else min(seconds, self._timeout)
-        async with self._slots:
-            try:
-                async with asyncio.timeout(timeout):
-                    response = await self._client.request(
-                        method, path, content=content, params=params, extensions=dict(self._extensions)
-                    )
-            except TimeoutError:
-                raise Retryable(f"{self.endpoint} did not answer within {timeout:g} s", reason="Timeout") from None
-            except httpx.HTTPError as error:
-                raise transport_error(error, self.endpoint) from None
+        response = await self._http.request(method, path, body=content, params=params, seconds=seconds)
         if not response.is_success:
             raise self._refusal(response)
         if not response.content and method != "GET":
