@@ -295,13 +295,18 @@ class Scene:
         wait_for(lambda: self.is_through(request), seconds, self.told)
         if settled:
             time.sleep(1.0)
-            wait_for(lambda: self.is_through(request) and self.is_ready(), seconds, self.told)
+            wait_for(lambda: self.is_through(request) and self.is_ready() and self.is_usable(), seconds, self.told)
         operator.kill()
 
     def is_ready(self) -> bool:
         """Whether the status says that a valid key is published."""
         conditions = (self.resource().get("status") or {}).get("conditions") or ()
         return any((item["type"], item["status"]) == ("Ready", "True") for item in conditions)
+
+    def is_usable(self) -> bool:
+        """Whether the store takes the published key: until that is certain, the status does not say otherwise."""
+        current = self.state().current
+        return current is not None and current.material is not None and asyncio.run(self.case.use(current.material))
 
     def told(self) -> str:
         """Where it stands, for messages."""
