@@ -120,7 +120,8 @@ def _base(home: Path, place: Path, sources: PackageSources, progress: Progress) 
         return archive
     progress(f"making a base of {sources.suite} with debootstrap; about a minute, once")
     root = place / "base"
-    environment = {**os.environ, "PATH": requirements.SEARCHED}
+    # A directory for temporary files that only this machine has would be looked for in the base, too.
+    environment = {**os.environ, "PATH": requirements.SEARCHED, "TMPDIR": "/tmp"}  # noqa: S108
     command = ["debootstrap", "--variant=minbase", f"--include={','.join(_BASE_PACKAGES)}", sources.suite]
     _run([*command, str(root), sources.mirror], place, environment)
     for number, authority in enumerate(authorities):
