@@ -121,7 +121,7 @@ def _base(home: Path, place: Path, sources: PackageSources, progress: Progress) 
     progress(f"making a base of {sources.suite} with debootstrap; about a minute, once")
     root = place / "base"
     # A directory for temporary files that only this machine has would be looked for in the base, too.
-    environment = {**os.environ, "PATH": requirements.SEARCHED, "TMPDIR": "/tmp"}  # noqa: S108
+    environment = {**os.environ, "PATH": requirements.SEARCHED, "TMPDIR": "/tmp"}
     command = ["debootstrap", "--variant=minbase", f"--include={','.join(_BASE_PACKAGES)}", sources.suite]
     _run([*command, str(root), sources.mirror], place, environment)
     for number, authority in enumerate(authorities):
