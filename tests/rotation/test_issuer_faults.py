@@ -15,7 +15,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from tests.rotation.cases import IssuerCase, OpenIssuer, key_request
@@ -26,6 +26,7 @@ from tests.rotation.steps import becomes, begin, is_accepted, is_refused, make, 
 from vectorwright.errors import Retryable, Terminal, VectorwrightError
 from vectorwright.rotation.base import Assignment, IssuedKey, KeyIssuer, LiveKey
 
+Result = TypeVar("Result")
 pytestmark = pytest.mark.server
 MOST_EXCHANGES = 80
 """More than any one method needs: a test that counts further is in a circle."""
@@ -85,6 +86,16 @@ async def test_what_the_identity_names_must_exist(case: IssuerCase, open_issuer:
     for call in (issuer.check, lambda: issuer.create(key_request(issuer, 1))):
         assert (await refusal(call)).reason == case.missing_reason
     assert await case.inventory() == before
+
+
+async def _after_break(call: Callable[[], Awaitable[Result]]) -> Result:
+    """gRPC's handles to one address share a connection: a new one may hear of the end of the one before it, once."""
+    try:
+        return await call()
+    except Retryable as error:
+        if error.reason != "Unreachable":
+            raise
+        return await call()
 
 
 @pytest.mark.parametrize("mode", ["down", "silent"])
@@ -147,14 +158,14 @@ async def test_killed_in_any_exchange(case: IssuerCase, open_issuer: OpenIssuer,
         goes_on = await _broken_off(case, lambda: make(first, request), at, mode)  # noqa: B023
         if not case.traits.generates:
             request = replace(request, draft=None)
-        made = await make(open_issuer(), request)
+        made = await _after_break(lambda: make(open_issuer(), request))  # noqa: B023
         if case.traits.generates:
             assert made.material == request.draft
         await is_accepted(case, issuer, made.material)
         assert await case.use(current.material)
         assert await case.inventory() - others == {issuer.name_of(1), issuer.name_of(2)}
         goes_on |= await _broken_off(case, lambda: revoke(dying, made, 2), at, mode)  # noqa: B023
-        await revoke(open_issuer(), made, 2)
+        await _after_break(lambda: revoke(open_issuer(), made, 2))  # noqa: B023
         await is_refused(case, issuer, made.material)
         assert await case.use(current.material)
         await becomes(others | {issuer.name_of(1)}, case.inventory, case.refusal_seconds)
