@@ -182,6 +182,9 @@ def test_a_published_key_that_somebody_deleted_is_replaced(scene: Scene) -> None
     else:
         with scene.server.server.connect() as connection:
             connection.execute(f'DROP ROLE "{key}"')
+    # Nobody is there to be moved: that holds back what replaces a key that lives, not this.
+    nobody = {"kind": "Deployment", "selector": {"matchLabels": {"app": "nobody"}}}
+    rotation.change(rolloutRestartTargets=[nobody], overlap=None)
     rotation.nudge()
     rotation.wait(lambda status: status.get("step") == "Idle" and status["revision"] > 1)
     assert rotation.status["history"][0]["reason"] == "KeyRefused"

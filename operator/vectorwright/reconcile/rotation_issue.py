@@ -36,11 +36,12 @@ async def plan(rotation: RotationPass, reason: str) -> None:
     """
     state, issuer = rotation.state, rotation.issuer
     rotation.publication.check()
-    await fitting_workloads(rotation, state.current)
-    await issuer.check()
     if state.current is not None and reason == "KeyRefused":
         # Another one may take its name.
         rotation.state = state = replace(state, current=replace(state.current, dead=True))
+    # A key whose value was lost has to be replaced, whoever moves.
+    await fitting_workloads(rotation, state.current if reason != "KeyLost" else None)
+    await issuer.check()
     revision, previous = await _place(rotation)
     pending = drafted(rotation, revision)
     # What could not be published must not be made: in place, the key before would be gone.
