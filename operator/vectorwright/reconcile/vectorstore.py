@@ -47,16 +47,9 @@ def jittered(interval: float) -> float:
     return interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - jitter, not a secret
 
 
-def dependents(context: Context, store: Key) -> Iterable[Mapping[str, Any]]:
-    """The VectorIndex objects that are in a store."""
-    for body in context.cache.all("VectorIndex", store.namespace):
-        if body.get("spec", {}).get("storeRef", {}).get("name") == store.name:
-            yield body
-
-
-def rotations(context: Context, store: Key) -> Iterable[Mapping[str, Any]]:
-    """The APIKeyRotation objects whose keys are for a store."""
-    for body in context.cache.all("APIKeyRotation", store.namespace):
+def dependents(context: Context, store: Key, kind: str = "VectorIndex") -> Iterable[Mapping[str, Any]]:
+    """The objects of a kind that refer to a store: the indexes in it, the rotations of its keys."""
+    for body in context.cache.all(kind, store.namespace):
         if body.get("spec", {}).get("storeRef", {}).get("name") == store.name:
             yield body
 
@@ -269,7 +262,7 @@ async def _finalize(context: Context, key: Key, store: VectorStore) -> Outcome:
             needing.append(_index_key(body))
     revoking = [
         body["metadata"]["name"]
-        for body in rotations(context, key)
+        for body in dependents(context, key, "APIKeyRotation")
         if FINALIZER in body["metadata"].get("finalizers", ())
         and body["spec"].get("deletionPolicy") == KeyDeletionPolicy.REVOKE
     ]
