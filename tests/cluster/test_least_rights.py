@@ -57,8 +57,8 @@ def test_everything_is_allowed_that_is_done(restricted: Resources, chroma_server
     )
     body = restricted.wait_phase("job", "Succeeded")
     assert body["status"]["counts"]["vectorsWritten"] == 1
-    reasons = {reason for reason, _ in restricted.events("job")} | {reason for reason, _ in restricted.events("index")}
-    assert {"RunStarted", "RunSucceeded", "Creating"} <= reasons
+    for resource, reason in (("index", "Creating"), ("job", "RunStarted"), ("job", "RunSucceeded")):
+        assert restricted.wait_event(resource, reason)
     for kind, resource in (("IngestionJob", "job"), ("VectorIndex", "index"), ("VectorStore", "chroma")):
         restricted.delete(kind, resource)
         restricted.wait_gone(kind, resource)

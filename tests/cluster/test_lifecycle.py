@@ -148,9 +148,8 @@ def test_retained_on_deletion_and_found_again(resources: Resources, chroma_serve
     collection.add(5, 3)
     resources.delete("VectorIndex", "index")
     resources.wait_gone("VectorIndex", "index")
-    assert ("Retained", f"index {collection.name} and its 5 vectors were retained in the store") in resources.events(
-        "index"
-    )
+    told = resources.wait_event("index", "Retained")
+    assert told == f"index {collection.name} and its 5 vectors were retained in the store"
     assert collection.count() == 5
     _index(resources, chroma_server)
     resources.wait_condition("VectorIndex", "index", "Stalled", "True", "AlreadyExists")

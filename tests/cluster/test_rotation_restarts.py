@@ -384,8 +384,7 @@ def test_who_takes_the_annotation_away_is_told_and_not_fought_with_each_second(a
         fighting.join()
     assert all(later - earlier > 5 for earlier, later in itertools.pairwise(reverted[1:]))
     assert (status["step"], rotation.values["before"]) == ("Wait", token)
-    told = dict(rotation.resources.events(rotation.name))
-    assert "Deployment" in told["RestartReverted"]
+    assert "Deployment" in rotation.resources.wait_event(rotation.name, "RestartReverted")
     rotation.idle(2)
     assert apps.carried("Deployment", "api").startswith("published=2-")
     assert json.dumps(rotation.values).count("vw_") == 1

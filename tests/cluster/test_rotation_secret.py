@@ -116,6 +116,7 @@ def test_it_holds_what_the_spec_says(resources: Resources) -> None:
     assert annotations["vectorwright.dev/key-revision"] == "1"
     assert datetime.fromisoformat(annotations["vectorwright.dev/issued-at"])
     assert token not in str(resources.get("APIKeyRotation", "rotation"))
+    assert resources.wait_event("rotation", "KeyPublished")
     assert token not in str(resources.events("rotation"))
 
 
@@ -182,7 +183,7 @@ def test_an_adopted_one_is_overwritten_and_its_key_told_to_be_nobodys(resources:
     held = values(secret(resources))
     assert held["token"].startswith("vw_")
     assert held["other"] == "stays"
-    assert "PreviousKeyUnknown" in dict(resources.events("rotation"))
+    assert "published" in resources.wait_event("rotation", "PreviousKeyUnknown")
 
 
 def test_a_deleted_one_is_made_again_with_the_same_key(resources: Resources) -> None:

@@ -120,6 +120,15 @@ class Resources:
             time.sleep(0.1)
         pytest.fail(f"{kind} {name} after {timeout:g} s: {body.get('status')}\n{self.operator.tail()}")
 
+    def wait_event(self, name: str, reason: str, timeout: float = 20.0) -> str:
+        """The message of an event about an object, once it is told: events follow status, they do not precede it."""
+        deadline = time.monotonic() + timeout
+        while reason not in (told := dict(self.events(name))):
+            if time.monotonic() > deadline:
+                pytest.fail(f"no event {reason} about {name} after {timeout:g} s: {told}\n{self.operator.tail()}")
+            time.sleep(0.1)
+        return told[reason]
+
     def wait_condition(self, kind: str, name: str, type_: str, status: str, reason: str, timeout: float = 60) -> str:
         """The message of a condition once it has this status and reason."""
 
