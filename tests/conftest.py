@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.support.milvus_rbac",
     "tests.support.git",
     "tests.support.http_files",
+    "tests.support.issuer_case",
     "tests.support.openai",
     "tests.support.pods",
     "tests.support.qdrant",

@@ -32,13 +32,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.server]
 
 
 @pytest.fixture
-def case(request: pytest.FixtureRequest) -> Iterator[IssuerCase]:
-    made: IssuerCase = request.param(request)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def scene(served_cluster: Cluster, trial_operator: TrialOperator, case: IssuerCase) -> Iterator[Scene]:
     with team(served_cluster, lambda _: trial_operator) as resources:
         yield Scene(resources, case)

@@ -7,8 +7,6 @@ tested in test_rotation_status.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from deploy.devcluster import Cluster
 from deploy.trial import TrialOperator
@@ -20,13 +18,6 @@ from tests.support.vectorwright import Resources
 pytestmark = [pytest.mark.cluster, pytest.mark.server]
 
 CONFIRM = "vectorwright.dev/confirm-revoke="
-
-
-@pytest.fixture
-def case(request: pytest.FixtureRequest) -> Iterator[IssuerCase]:
-    made: IssuerCase = request.param(request)
-    yield made
-    made.close()
 
 
 @pytest.fixture

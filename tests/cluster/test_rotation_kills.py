@@ -70,13 +70,6 @@ def over(chosen: Callable[[type[IssuerCase]], bool] = lambda case: True) -> pyte
     return pytest.mark.parametrize("case", fitting, indirect=True)
 
 
-@pytest.fixture
-def case(request: pytest.FixtureRequest) -> Iterator[IssuerCase]:
-    made: IssuerCase = request.param(request)
-    yield made
-    made.close()
-
-
 @pytest.fixture(scope="module")
 def operators() -> Iterator[Operators]:
     started = Operators()

@@ -1,4 +1,4 @@
-"""Fixtures of the suite of key issuers: ``case`` is a server with an identity, ``open_issuer`` opens its issuers."""
+"""Fixtures of the suite of key issuers: ``open_issuer`` opens issuers of the ``case``, a server with an identity."""
 
 from __future__ import annotations
 
@@ -10,14 +10,6 @@ from tests.rotation.cases import IssuerCase, OpenIssuer
 from vectorwright.kube.tenure import process_tenure
 from vectorwright.rotation import registry
 from vectorwright.rotation.base import Assignment, KeyIssuer
-
-
-@pytest.fixture
-def case(request: pytest.FixtureRequest) -> Iterator[IssuerCase]:
-    """The case that :func:`tests.rotation.issuers.over` chose for this test."""
-    made: IssuerCase = request.param(request)
-    yield made
-    made.close()
 
 
 @pytest.fixture
