@@ -32,8 +32,8 @@ Start = Callable[..., OperatorProcess]
 def start(devcluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Start]:
     started: list[OperatorProcess] = []
 
-    def begin(behaviour: str = "work") -> OperatorProcess:
-        started.append(OperatorProcess.stand_in(devcluster.kubeconfig, namespace, tmp_path, behaviour))
+    def begin(behaviour: str = "work", grace: float = 2.0) -> OperatorProcess:
+        started.append(OperatorProcess.stand_in(devcluster.kubeconfig, namespace, tmp_path, behaviour, grace))
         return started[-1]
 
     yield begin
@@ -173,21 +173,19 @@ def test_a_child_that_does_not_finish_is_killed_after_the_grace(start: Start) ->
     begun = time.monotonic()
     first.process.send_signal(signal.SIGTERM)
     assert first.process.wait(10) == 0
-    assert 2.0 <= time.monotonic() - begun < 4.0
+    assert time.monotonic() - begun >= 2.0
     assert not alive(old)
     assert "did not end in time and is killed" in first.text()
     assert "is given back" in first.text()
 
 
 def test_asked_twice_it_does_not_wait(start: Start) -> None:
-    first = start("stubborn")
+    first = start("stubborn", grace=60.0)
     old = first.working_child()
     first.process.send_signal(signal.SIGINT)
     first.wait_for("SIGINT: shutting down")
     first.process.send_signal(signal.SIGINT)
-    begun = time.monotonic()
-    assert first.process.wait(10) == 0
-    assert time.monotonic() - begun < 1.5
+    assert first.process.wait(20) == 0
     assert not alive(old)
 
 

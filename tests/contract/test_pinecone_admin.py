@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -59,11 +58,11 @@ def test_a_key_is_replaced_without_a_gap(admin: Admin, double: PineconeDouble) -
 
 
 def test_a_new_key_may_be_unknown_for_a_while(admin: Admin, double: PineconeDouble) -> None:
-    double.admin.usable_after = 0.3
+    double.admin.usable_after = 60.0
     made = admin.api_keys.create(project_id=PROJECT, name="next")
     with pytest.raises(UnauthorizedError):
         names(double, made.value)
-    time.sleep(0.35)
+    double.admin.clock.advance(60.0)
     assert names(double, made.value) == []
 
 
@@ -87,13 +86,13 @@ def test_projects_are_told_apart(admin: Admin) -> None:
 
 
 def test_a_deleted_key_may_be_known_for_a_while(admin: Admin, double: PineconeDouble) -> None:
-    double.admin.usable_until = 0.3
+    double.admin.usable_until = 60.0
     made = admin.api_keys.create(project_id=PROJECT, name="next")
     admin.api_keys.delete(api_key_id=made.key.id)
     assert names(double, made.value) == []
     with pytest.raises(NotFoundError):
         admin.api_keys.delete(api_key_id=made.key.id)
-    time.sleep(0.35)
+    double.admin.clock.advance(60.0)
     with pytest.raises(UnauthorizedError):
         names(double, made.value)
 
@@ -148,10 +147,9 @@ def test_a_project_has_a_quota_of_keys_and_lists_them_by_pages(double: PineconeD
 
 
 def test_a_token_ends(double: PineconeDouble) -> None:
-    double.admin.token_seconds = 1.0
     with raw(double) as api:
         assert api.get("/admin/projects").status_code == 200
-        time.sleep(1.05)
+        double.admin.clock.advance(double.admin.token_seconds)
         assert api.get("/admin/projects").status_code == 401
     with raw(double) as api:
         double.admin.forget_tokens()

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.double_clock import DoubleClock
+
 from vectorwright.stores.milvus.stubs import common_pb2, milvus_pb2
 
 ROOT = "root"
@@ -59,6 +61,7 @@ class Accounts:
 
     def __init__(self, root_password: str) -> None:
         self.root_password = root_password
+        self.clock = DoubleClock()
         self.usable_after = 0.0
         """Seconds from the creation of a user, or a new password, until it is taken."""
         self.usable_until = 0.0
@@ -119,7 +122,7 @@ class Accounts:
     def accepts(self, user: str, password: str) -> bool:
         """Whether a password is taken now."""
         with self.guard:
-            now = time.monotonic()
+            now = self.clock.monotonic()
             known = self._users.get(user)
             if known is not None and now >= known.usable_at and _same(known.password, password):
                 return True
@@ -148,7 +151,7 @@ class Accounts:
         if len(self._users) >= MAX_USERS:
             said = "unable to add user because the number of users has reached the limit"
             raise Refused(_UNEXPECTED, said, "CreateCredentialFailure")
-        self._users[name] = _User(password, usable_at=time.monotonic() + self.usable_after)
+        self._users[name] = _User(password, usable_at=self.clock.monotonic() + self.usable_after)
 
     def _update_password(self, request: Any, by: str) -> None:
         name, old, new = request.username, _password(request.oldPassword), _password(request.newPassword)
@@ -159,7 +162,7 @@ class Accounts:
         if _same(known.password, new):
             return
         self._retire(name, known)
-        known.password, known.usable_at = new, time.monotonic() + self.usable_after
+        known.password, known.usable_at = new, self.clock.monotonic() + self.usable_after
 
     def _drop_user(self, request: Any, _: str) -> None:
         if request.username == ROOT:
@@ -169,7 +172,7 @@ class Accounts:
             self._retire(request.username, known)
 
     def _retire(self, name: str, user: _User) -> None:
-        self._old.append(_Old(name, user.password, time.monotonic() + self.usable_until))
+        self._old.append(_Old(name, user.password, self.clock.monotonic() + self.usable_until))
 
     def _select_user(self, request: Any, _: str) -> Any:
         wanted = request.user.name

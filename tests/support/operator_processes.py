@@ -58,13 +58,19 @@ class OperatorProcess:
         return cls(process, log)
 
     @classmethod
-    def stand_in(cls, kubeconfig: Path, namespace: str, directory: Path, behaviour: str = "work") -> OperatorProcess:
-        """This file as an operator whose controllers show ``behaviour``; those of one directory share their marks."""
+    def stand_in(
+        cls, kubeconfig: Path, namespace: str, directory: Path, behaviour: str = "work", grace: float = 2.0
+    ) -> OperatorProcess:
+        """This file as an operator whose controllers show ``behaviour``; those of one directory share their marks.
+
+        Its work has ``grace`` seconds to end.
+        """
         flags = {
             "kubeconfig": kubeconfig,
             "namespace": namespace,
             "marks": directory / "marks",
             "behaviour": behaviour,
+            "grace": grace,
         }
         command = [sys.executable, "-P", __file__, *(f"--{key}={value}" for key, value in flags.items())]
         return cls.start(command, directory)
@@ -201,6 +207,7 @@ def main() -> int:
     parser.add_argument("--namespace")
     parser.add_argument("--marks", type=Path)
     parser.add_argument("--behaviour")
+    parser.add_argument("--grace", type=float)
     parser.add_argument("--child", type=int)
     options = parser.parse_args()
     configure_logging("text")
@@ -208,7 +215,7 @@ def main() -> int:
         leader_election_namespace=options.namespace,
         leader_election=options.behaviour != "no-lease",
         metrics_bind_address=BindAddress("127.0.0.1", 0),
-        shutdown_grace_s=2.0,
+        shutdown_grace_s=options.grace,
     )
     connection = load_connection(options.kubeconfig)
     if options.child is not None:

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from tests.support.double_clock import DoubleClock
 from tests.support.loopback_http import LoopbackHttp, Request, Response
 from tests.support.operations import Operations
 from tests.support.qdrant.access import Access
@@ -82,6 +83,7 @@ class QdrantCloudDouble:
     def __init__(self) -> None:
         self.account_id = str(uuid.uuid4())
         self.operations = Operations()
+        self.clock = DoubleClock()
         self.usable_after = 0.0
         """Seconds from the creation of a key until its cluster takes it."""
         self.usable_until = 0.0
@@ -152,9 +154,9 @@ class QdrantCloudDouble:
                     break
             else:
                 return None
-        if not key.usable_at <= time.monotonic() < key.refused_at:
+        if not key.usable_at <= self.clock.monotonic() < key.refused_at:
             return None
-        if key.expires_at is not None and datetime.now(UTC) >= key.expires_at:
+        if key.expires_at is not None and self.clock.now() >= key.expires_at:
             raise rejected("ExpiredSignature")
         return key.access
 
@@ -228,7 +230,7 @@ class QdrantCloudDouble:
         if key is None or key.cluster != cluster:
             raise _Refusal(404, f"database api key {key_id} not found")
         del self._keys[key_id]
-        key.refused_at = time.monotonic() + self.usable_until
+        key.refused_at = self.clock.monotonic() + self.usable_until
         self._deleted[key_id] = key
         return {}
 
@@ -250,7 +252,7 @@ class QdrantCloudDouble:
         if len(self._keys) >= self.max_keys:
             raise _Refusal(429, f"the account has its {self.max_keys} database api keys")
         value = secrets.token_urlsafe(40)
-        key = _Key(cluster, name, value, access, rules, expires, time.monotonic() + self.usable_after)
+        key = _Key(cluster, name, value, access, rules, expires, self.clock.monotonic() + self.usable_after)
         self._keys[key.id] = key
         return {"databaseApiKey": {**self._key(key), "key": value}}
 

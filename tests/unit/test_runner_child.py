@@ -28,7 +28,7 @@ from tests.support.runs import FILES, SECRET_VALUE, ingestion_job, run_inputs, r
 from vectorwright.api.v1alpha1.ingestionjob import Counts, DeadLetter, Phase
 from vectorwright.errors import Retryable
 from vectorwright.ingest.runspec import RunState, StoreTarget
-from vectorwright.reconcile import runner_child
+from vectorwright.reconcile import runner_child, worker_exchange
 from vectorwright.reconcile.handover import RunFile
 from vectorwright.reconcile.runner_base import Look, WorkerBudget
 from vectorwright.reconcile.runner_child import ChildRunner
@@ -238,14 +238,17 @@ async def test_a_worker_of_another_process_is_gone_with_it(runner: ChildRunner) 
 
 
 @pytest.mark.usefixtures("stand_in")
-async def test_a_worker_that_stops_is_not_killed(runner: ChildRunner, woken: list[tuple[str, str]]) -> None:
+async def test_a_worker_that_stops_is_not_killed(
+    runner: ChildRunner, woken: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_child, "GRACE", 30.0)
     directory = await start(runner, "polite")
     await appears(directory / "seen.json")
     process = runner._children["team-a", "polite-1"].process
     begun = time.monotonic()
     await runner.stop("team-a", "polite-1")
     assert process.returncode in (0, -15)
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < runner_child.GRACE / 2
     assert not directory.exists()
     assert await runner.look("team-a", "polite-1") == Look(exists=False)
     await asyncio.sleep(0.01)
@@ -268,14 +271,15 @@ async def test_a_worker_that_does_not_stop_is_killed_with_what_it_started(runner
 
 
 @pytest.mark.usefixtures("stand_in")
-async def test_all_are_stopped_at_once(runner: ChildRunner) -> None:
+async def test_all_are_stopped_at_once(runner: ChildRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_child, "GRACE", 2.0)
     for number in range(3):
         await runner.start(ingestion_job(), f"stubborn-{number}", run_inputs(run_spec(run_id="stubborn")))
     for child in list(runner._children.values()):
         await appears(child.directory / "child.pid")
     begun = time.monotonic()
     await runner.stop_all()
-    assert time.monotonic() - begun < 1.4, "one after the other"
+    assert time.monotonic() - begun < 2 * runner_child.GRACE, "one after the other"
     assert runner._children == {}
 
 
@@ -349,7 +353,9 @@ async def test_progress_that_comes_in_pieces_is_read_whole(tmp_path: Path) -> No
         assert await exchange("http://worker", None, socket=str(tmp_path / "w.sock")) == big_state()
 
 
-async def test_an_answer_without_end_is_given_up(tmp_path: Path) -> None:
+async def test_an_answer_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_exchange, "TIMEOUT", 30.0)
+
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -361,7 +367,7 @@ async def test_an_answer_without_end_is_given_up(tmp_path: Path) -> None:
     async with worker_at(tmp_path / "w.sock", answer):
         begun = time.monotonic()
         assert await exchange("http://worker", None, socket=str(tmp_path / "w.sock")) is None
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < worker_exchange.TIMEOUT / 2
 
 
 async def test_a_budget_goes_out_before_progress_comes_in(tmp_path: Path) -> None:

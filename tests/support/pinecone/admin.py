@@ -7,11 +7,12 @@ a key may do on the other two planes.
 from __future__ import annotations
 
 import secrets
-import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.support.double_clock import DoubleClock
 
 from .refusals import Refusal
 
@@ -69,6 +70,7 @@ class AdminPlane:
 
     def __init__(self, keys: Iterable[ApiKey]) -> None:
         self.keys = {key.value: key for key in keys}
+        self.clock = DoubleClock()
         self.usable_after = 0.0
         """Seconds from the creation of a key until the other planes know it."""
         self.usable_until = 0.0
@@ -87,7 +89,7 @@ class AdminPlane:
     def key(self, value: str) -> ApiKey:
         """The key with that secret. Raises Refusal."""
         found = self.keys.get(value) or self._deleted.get(value)
-        if found is None or not found.usable_at <= time.monotonic() < found.refused_at:
+        if found is None or not found.usable_at <= self.clock.monotonic() < found.refused_at:
             raise Refusal(401, "Invalid API Key")
         return found
 
@@ -118,7 +120,7 @@ class AdminPlane:
         if account is None or account.secret != body.get("client_secret"):
             raise Refusal(401, "Unauthorized")
         token = secrets.token_urlsafe(24)
-        self._tokens[token] = _Token(str(body["client_id"]), time.monotonic() + self.token_seconds)
+        self._tokens[token] = _Token(str(body["client_id"]), self.clock.monotonic() + self.token_seconds)
         return {"access_token": token, "token_type": "Bearer", "expires_in": int(self.token_seconds)}
 
     def answer(
@@ -127,7 +129,7 @@ class AdminPlane:
         """(status, body). ``page`` is the token of a page of a list. Raises Refusal."""
         token = self._tokens.get(authorization.removeprefix("Bearer "))
         account = self._accounts.get(token.client_id) if token is not None else None
-        if token is None or account is None or time.monotonic() >= token.ends:
+        if token is None or account is None or self.clock.monotonic() >= token.ends:
             raise Refusal(401, "Unauthorized")
         if not account.looks or (method != "GET" and not account.manages):
             raise Refusal(403, "The roles of this service account do not allow it")
@@ -147,7 +149,7 @@ class AdminPlane:
                 return 200, self._change(self._by_id(key_id), body)
             case ("DELETE", ["api-keys", key_id]):
                 key = self.keys.pop(self._by_id(key_id).value)
-                key.refused_at = time.monotonic() + self.usable_until
+                key.refused_at = self.clock.monotonic() + self.usable_until
                 self._deleted[key.value] = key
                 return 202, {}
         raise Refusal(404, f"{method} {path} is not known")
@@ -192,7 +194,7 @@ class AdminPlane:
             value=f"pcsk_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}",
             name=name,
             roles=roles,
-            usable_at=time.monotonic() + self.usable_after,
+            usable_at=self.clock.monotonic() + self.usable_after,
         )
         self.keys[key.value] = key
         return {"key": key.told(), "value": key.value}
