@@ -330,7 +330,6 @@ def test_the_private_secret_of_another_is_not_taken(resources: Resources) -> Non
         ({"secret": {"name": "published", "data": {"token": "x"}}}, "InvalidSpec", "credential itself"),
         ({"adminCredentials": {"name": "published"}}, "InvalidSpec", "same Secret"),
         ({"adminCredentials": {"name": "nobody"}}, "SecretNotFound", "nobody"),
-        ({"storeRef": {"name": "nowhere"}}, "StoreNotFound", "nowhere"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value else None,
 )
@@ -338,6 +337,30 @@ def test_a_wrong_spec_is_told_and_nothing_is_made(resources: Resources, changes:
     make(resources, **changes)
     assert words in resources.wait_condition("APIKeyRotation", "rotation", "Stalled", "True", reason)
     assert not there(resources, "published")
+
+
+def test_a_resource_that_changes_while_it_is_begun_has_not_failed(resources: Resources) -> None:
+    for number in range(6):
+        name = f"rotation-{number}"
+        make(resources, name, secret={"name": f"published-{number}"})
+        for turn in range(10):
+            resources.annotate("APIKeyRotation", name, note=str(turn))
+    for number in range(6):
+        status = idle(resources, name=f"rotation-{number}")["status"]
+        assert "lastFailureTime" not in status
+    told = [line for line in resources.operator.text().splitlines() if f"{resources.namespace}/rotation-" in line]
+    assert told
+    assert not [line for line in told if "Conflict" in line]
+
+
+def test_a_store_that_comes_later_is_waited_for(resources: Resources) -> None:
+    make(resources, storeRef={"name": "later"})
+    told = resources.wait_condition("APIKeyRotation", "rotation", "Reconciling", "True", "StoreNotFound")
+    assert "VectorStore later does not exist" in told
+    body = resources.get("APIKeyRotation", "rotation")
+    assert {item["type"]: item["status"] for item in body["status"]["conditions"]}.get("Stalled", "False") == "False"
+    resources.create("VectorStore", "later", {"chroma": {"url": "http://chroma.example:8000"}})
+    idle(resources)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from . import rotation_consumers, rotation_issue, rotation_retire
 from .cache import Key
 from .connections import Reference, remember_uses
 from .context import Context
-from .finalizers import add_finalizer
+from .finalizers import Overtaken, add_finalizer
 from .outcome import Outcome, failed
 from .rotation_audit import tell
 from .rotation_deletion import finalize
@@ -86,6 +86,8 @@ async def reconcile(context: Context, resource: APIKeyRotation) -> Outcome:
     try:
         edited = await _keep_published(rotation)
         waiting = await _advance(rotation, edited)
+    except Overtaken:
+        raise
     except VectorwrightError as error:
         caught = error
         # An effect of this pass may not be remembered: the next one reads what is.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vectorwright.api.v1alpha1.common import FINALIZER, ObjectMeta
-from vectorwright.errors import NotFound
+from vectorwright.errors import Conflict, NotFound
 from vectorwright.kube import resources
 from vectorwright.kube.resources import ResourceType
 
@@ -34,10 +34,17 @@ async def _write(context: Context, key: Key, metadata: ObjectMeta, finalizers: l
     metadata.finalizers = finalizers
 
 
+class Overtaken(Conflict):
+    """The object changed since this pass read it: nothing is wrong with it, and the next pass sees it as it is."""
+
+
 async def add_finalizer(context: Context, key: Key, metadata: ObjectMeta) -> None:
-    """Put our finalizer on an object. Raises Conflict when the object changed meanwhile: the next pass sees it."""
+    """Put our finalizer on an object. Raises Overtaken, which no pass catches: it is for the driver."""
     if FINALIZER not in metadata.finalizers and not context.settings.read_only:
-        await _write(context, key, metadata, [*metadata.finalizers, FINALIZER])
+        try:
+            await _write(context, key, metadata, [*metadata.finalizers, FINALIZER])
+        except Conflict as error:
+            raise Overtaken(error.message, reason=error.reason) from None
 
 
 async def remove_finalizer(context: Context, key: Key, metadata: ObjectMeta) -> None:

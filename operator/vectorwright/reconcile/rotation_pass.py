@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from vectorwright.api.v1alpha1.apikeyrotation import APIKeyRotation, Strategy
 from vectorwright.api.v1alpha1.common import ANNOTATION_CONSENT_ADMIN, Credentials
 from vectorwright.api.v1alpha1.vectorstore import VectorStore
-from vectorwright.errors import Terminal, VectorwrightError
+from vectorwright.errors import Retryable, Terminal, VectorwrightError
 from vectorwright.kube.workloads import Target, scoped
 from vectorwright.rotation.base import Assignment, IssuerTraits, KeyIssuer
 from vectorwright.rotation.registry import KINDS, choose, open_issuer
@@ -217,12 +217,16 @@ def _attribute(kind: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind)
 
 
+class StoreMissing(Retryable):
+    """There is no such VectorStore yet: its arrival wakes the rotation, as when both are applied at once."""
+
+
 def _store(context: Context, key: Key, resource: APIKeyRotation) -> VectorStore:
-    """The VectorStore, ready or not. Raises Terminal (``StoreNotFound``)."""
+    """The VectorStore, ready or not. Raises StoreMissing, Terminal."""
     name = resource.spec.store_ref.name
     body = context.cache.get("VectorStore", key.namespace, name)
     if body is None:
-        raise Terminal(
+        raise StoreMissing(
             f"VectorStore {name} does not exist in namespace {key.namespace}: create it", reason="StoreNotFound"
         )
     try:
