@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import sys
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,11 +66,13 @@ class TrialOperator:
     def start(self, *, wait: bool = True) -> Self:
         """Start it (again); ``wait`` for it to lead. Raises ProcessError with the end of the log."""
         self._earlier = len(self.text())
-        self._process = on_free_port(self._start)
-        if wait:
-            process = self._process
-            wait_for(self.leads, what="the operator", timeout=READY_SECONDS, process=process)
+        on_free_port(lambda port: self._start_at(port, wait=wait))
         return self
+
+    def _start_at(self, port: int, *, wait: bool) -> None:
+        self._process = self._start(port)
+        if wait:
+            wait_for(self.leads, what="the operator", timeout=READY_SECONDS, process=self._process)
 
     def _start(self, port: int) -> ManagedProcess:
         self.url = f"http://127.0.0.1:{port}"
@@ -107,7 +109,7 @@ class TrialOperator:
             self.get("/readyz")
             leads = "\nvectorwright_leader 1\n" in self.get("/metrics")
             return leads and "working as installation" in self.text()[self._earlier :]
-        except (OSError, urllib.error.URLError):
+        except (OSError, http.client.HTTPException):
             return False
 
     def text(self) -> str:

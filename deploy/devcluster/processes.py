@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +18,8 @@ from typing import Self, TypeVar
 
 _T = TypeVar("_T")
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_FIRST_PORT = 10000
+_PORT_ATTEMPTS = 1000
 _PORT_TAKEN = ("address already in use", "address in use", "addrinuse")
 
 
@@ -189,11 +193,30 @@ class ManagedProcess:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on at this moment; another process may still take it first."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A TCP port on 127.0.0.1 that nobody listens on at this moment; another process may still take it first.
+
+    It is none of those that the system gives to connections and to whoever asks for any port: a program that binds it
+    seconds later finds it as free as it is now, unless another one draws the same number.
+    """
+    for _ in range(_PORT_ATTEMPTS):
+        port = random.SystemRandom().randrange(_FIRST_PORT, _first_ephemeral_port())
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
         return port
+    raise ProcessError(f"no free port on 127.0.0.1: tried {_PORT_ATTEMPTS} from {_FIRST_PORT} on")
+
+
+@functools.cache
+def _first_ephemeral_port() -> int:
+    """Where the ports begin that the system gives away by itself: 32768 on Linux, unless its settings differ."""
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        first = 32768
+    return first if first > _FIRST_PORT + _PORT_ATTEMPTS else 65536
 
 
 def on_free_port(start: Callable[[int], _T], attempts: int = 5) -> _T:

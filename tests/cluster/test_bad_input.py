@@ -82,7 +82,7 @@ def test_secret_without_the_key_and_its_repair_is_noticed(resources: Resources, 
     message = _stalled(resources, "VectorStore", "store", "SecretKeyMissing")
     assert message == f"Secret {resources.namespace}/key has no key 'api-key' (it has: other)"
     resources.secret("key", **{"api-key": "abcdefgh"})
-    resources.wait_ready("VectorStore", "store", 10)
+    resources.wait_ready("VectorStore", "store")
 
 
 def test_wrong_password(resources: Resources, postgres_server: PostgresServer) -> None:
@@ -99,7 +99,7 @@ def test_wrong_password(resources: Resources, postgres_server: PostgresServer) -
     assert "not-the-password" not in json.dumps(resources.get("VectorStore", "store"))
     assert "not-the-password" not in resources.operator.text()
     resources.secret("key", username=postgres_server.user, password=postgres_server.password)
-    resources.wait_ready("VectorStore", "store", 10)
+    resources.wait_ready("VectorStore", "store")
 
 
 def test_store_that_is_down(resources: Resources) -> None:
@@ -122,7 +122,7 @@ def test_certificate_of_an_unknown_authority(
     assert message.endswith("set the CA bundle or the server name in spec.tls")
     resources.config_map("authority", **{"ca.crt": front.ca_file.read_text()})
     resources.patch("VectorStore", "store", {"spec": {"tls": {"caConfigMap": {"name": "authority"}}}})
-    resources.wait_ready("VectorStore", "store", 10)
+    resources.wait_ready("VectorStore", "store")
 
 
 def test_index_that_exists_with_another_dimension(resources: Resources, chroma_server: ChromaServer) -> None:

@@ -106,7 +106,7 @@ def test_an_index_moves_although_the_operator_is_killed_in_the_middle(
     mine: Resources, chroma_server: ChromaServer, postgres_server: PostgresServer
 ) -> None:
     mine.operator.start()
-    table = _stores(mine, chroma_server, postgres_server, limits={"requestsPerSecond": 40})
+    table = _stores(mine, chroma_server, postgres_server, limits={"requestsPerSecond": 15})
     mine.create("IngestionJob", "move", _copy(batch={"maxRecords": 2, "workers": 2}))
     mine.wait("IngestionJob", "move", lambda _: len(table.rows()) >= 40)
     mine.operator.kill()

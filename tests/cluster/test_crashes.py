@@ -19,7 +19,7 @@ from tests.support.chroma import ChromaServer
 from tests.support.json_lines import json_lines_job
 from tests.support.vectorwright import Resources
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 DOCUMENTS = 40
 RECORDS = 300

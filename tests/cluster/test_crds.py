@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from deploy.devcluster import Cluster, KubectlError
+from tests.support.cluster import new_namespace
 
 from vectorwright.api.v1alpha1.vectorstore import PROVIDERS
 
@@ -45,10 +46,10 @@ def store(**spec: Any) -> Body:
 
 
 @pytest.fixture(scope="module")
-def place(devcluster: Cluster) -> str:
+def place(devcluster: Cluster) -> Iterator[str]:
     """Nothing is stored here: every request is a trial."""
-    devcluster.kubectl_run("create", "namespace", "trial-of-crds", "--save-config")
-    return "trial-of-crds"
+    with new_namespace(devcluster) as name:
+        yield name
 
 
 @pytest.fixture(scope="module")

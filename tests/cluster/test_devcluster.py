@@ -19,7 +19,7 @@ from deploy.devcluster.paths import cluster_directory
 from deploy.devcluster.processes import Identity, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 _JOB = """
 apiVersion: batch/v1

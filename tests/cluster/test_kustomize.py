@@ -9,7 +9,7 @@ its rights in one namespace alone.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tests.support.rbac import (
     apply,
     render,
     service_account_kubeconfig,
+    wait_until_may,
 )
 
 from vectorwright.api.v1alpha1.common import FINALIZER
@@ -163,17 +164,8 @@ def environment(deployment: Manifest) -> dict[str, Any]:
     return {item["name"]: item.get("value") or item["valueFrom"] for item in container["env"]}
 
 
-@pytest.fixture
-def removed(devcluster: Cluster) -> Iterator[None]:
-    """Takes the roles of one kustomization away after a test, so that they do not add to the next one's."""
-    yield
-    selector = "app.kubernetes.io/name=vectorwright,app.kubernetes.io/component=operator"
-    for kinds in ("clusterroles,clusterrolebindings", "deployments,roles,rolebindings"):
-        devcluster.kubectl_run("delete", kinds, "-A", "-l", selector, "--ignore-not-found")
-
-
 @pytest.mark.parametrize("directory", [BASE, NAMESPACED], ids=["base", "namespaced"])
-@pytest.mark.usefixtures("removed")
+@pytest.mark.usefixtures("no_installation")
 def test_it_is_accepted_and_its_pod_is_admitted(devcluster: Cluster, directory: Path) -> None:
     devcluster.kubectl_run(
         "apply", "--server-side", "--force-conflicts", "--validate=strict", "-k", str(directory), timeout=120
@@ -233,7 +225,7 @@ def test_a_namespaced_install_has_the_rules_of_a_wide_one_and_no_cluster_role(de
     assert {item["kind"] for item in wide} - {item["kind"] for item in narrow} == {"ClusterRole", "ClusterRoleBinding"}
 
 
-@pytest.mark.usefixtures("removed")
+@pytest.mark.usefixtures("no_installation")
 def test_the_wide_install_may_what_the_operator_does_and_no_more(
     devcluster: Cluster, namespace: str, tmp_path: Path
 ) -> None:
@@ -245,7 +237,7 @@ def test_the_wide_install_may_what_the_operator_does_and_no_more(
     assert granted(allowed(devcluster, SYSTEM_NAMESPACE, NOWHERE)) == []
 
 
-@pytest.mark.usefixtures("removed")
+@pytest.mark.usefixtures("no_installation")
 def test_the_namespaced_install_may_it_in_its_own_namespace_only(
     devcluster: Cluster, namespace: str, tmp_path: Path
 ) -> None:
@@ -258,7 +250,7 @@ def test_the_namespaced_install_may_it_in_its_own_namespace_only(
     assert granted(allowed(devcluster, SYSTEM_NAMESPACE, NOWHERE)) == []
 
 
-@pytest.mark.usefixtures("removed")
+@pytest.mark.usefixtures("no_installation")
 def test_the_component_of_key_rotation_adds_its_rights_in_one_namespace(
     devcluster: Cluster, namespace: str, tmp_path: Path
 ) -> None:
@@ -266,6 +258,7 @@ def test_the_component_of_key_rotation_adds_its_rights_in_one_namespace(
     asked_for = tuple(right for right in ROTATION if right not in EVERYWHERE)
     assert granted(allowed(devcluster, namespace, asked_for)) == []
     devcluster.kubectl_run("apply", "-n", namespace, "-k", str(KEY_ROTATION))
+    wait_until_may(devcluster, "patch", "deployments.apps", namespace)
     assert refused(allowed(devcluster, namespace, ROTATION)) == []
     more = (
         *(right for right in NOWHERE if right not in ROTATION),
@@ -279,9 +272,9 @@ def test_the_component_of_key_rotation_adds_its_rights_in_one_namespace(
 
 
 @pytest.fixture
-async def client(devcluster: Cluster, tmp_path: Path, removed: None) -> AsyncIterator[KubeClient]:
+async def client(devcluster: Cluster, tmp_path: Path, no_installation: None) -> AsyncIterator[KubeClient]:
     """The operator's client, as its ServiceAccount."""
-    del removed
+    del no_installation
     async with KubeClient(load_connection(service_account_kubeconfig(devcluster, tmp_path))) as opened:
         yield opened
 
@@ -336,10 +329,10 @@ async def test_other_calls_are_refused(namespace: str, client: KubeClient) -> No
 
 
 async def test_the_right_to_one_secret_is_enough_for_it(
-    devcluster: Cluster, namespace: str, tmp_path: Path, removed: None
+    devcluster: Cluster, namespace: str, tmp_path: Path, no_installation: None
 ) -> None:
     """What docs/security.md says of narrowing: a Role with resourceNames in place of the ClusterRole's rule."""
-    del removed
+    del no_installation
     kubeconfig = service_account_kubeconfig(devcluster, tmp_path, kustomization=NAMESPACED)
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -355,6 +348,7 @@ async def test_the_right_to_one_secret_is_enough_for_it(
         "subjects": [{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": SYSTEM_NAMESPACE}],
     }
     apply(devcluster, [role, binding])
+    wait_until_may(devcluster, "list", "secrets/mine", namespace)
     for name in ("mine", "other"):
         devcluster.kubectl_run("create", "secret", "generic", name, "-n", namespace, "--from-literal=token=first")
     changed: list[tuple[str, str]] = []

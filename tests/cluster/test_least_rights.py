@@ -17,8 +17,11 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def restricted(devcluster: Cluster, namespace: str, crds: list[str], tmp_path: Path) -> Iterator[Resources]:
+def restricted(
+    devcluster: Cluster, namespace: str, crds: list[str], no_installation: None, tmp_path: Path
+) -> Iterator[Resources]:
     """An operator that logs in as the ServiceAccount of the kustomization."""
+    del no_installation
     kubeconfig = rbac.service_account_kubeconfig(devcluster, tmp_path)
     directory = tmp_path / "operator"
     directory.mkdir()

@@ -277,11 +277,16 @@ def test_documents_from_git_kept_in_sync(
     assert first["counts"]["documentsNew"] == 6
     assert collection.count() == first["counts"]["vectorsWritten"] == 6
     assert first["verification"] == "Exact"
-    embedded = openai_server.embedded
+
+    def pages() -> list[str]:
+        """What was embedded of documents; the operator has a probe of its own embedded now and then."""
+        return [text for text in openai_server.embedded if text.startswith("# Page")]
+
+    embedded = pages()
 
     again = _counts(resources, "again")
     assert (again["documentsUnchanged"], again["vectorsEmbedded"], again["vectorsWritten"]) == (6, 0, 0)
-    assert openai_server.embedded == embedded
+    assert pages() == embedded != []
 
     repository.commit({"docs/2.md": "# Page 2\n\nOther words.\n", "docs/5.md": None}, message="change one, drop one")
     changed = _counts(resources, "changed")

@@ -187,6 +187,7 @@ def test_older_pods_that_use_the_secret_hold_the_revocation_back(
             part.split()[1] for part in told.split(": ", 1)[1].replace(" and ", ", ").split(", ") if "pod " in part
         }
         assert len(told_names) == min(3, left)
+        assert rotation.values["before"] == token
         for pod in told_names:
             seen.add("import" if pod.startswith("import-") else pod)
             if pod.startswith("import-"):
@@ -194,7 +195,6 @@ def test_older_pods_that_use_the_secret_hold_the_revocation_back(
                 batch.delete_namespaced_job("import", apps.namespace, propagation_policy="Background")
             else:
                 apps.core.delete_namespaced_pod(pod, apps.namespace)
-        assert rotation.values["before"] == token
         if len(seen) < len(holding):
             until(lambda: len(apps.pods()) == len(holding) - len(seen) + 2)
             rotation.wait(lambda status: "more" not in status.get("blockedBy", "more"))
@@ -270,8 +270,7 @@ def test_a_rollout_that_fails_or_never_ends_stalls_and_goes_on_once_mended(resou
     for rotation in (one, two):
         rotation.request()
     assert "ProgressDeadlineExceeded" in one.stalled("RolloutFailed")
-    told = two.stalled("RolloutTimeout")
-    assert "not ready (CrashLoopBackOff)" in told
+    until(lambda: "not ready (CrashLoopBackOff)" in two.stalled("RolloutTimeout"))  # at first the old one is ending
     for rotation, token in zip((one, two), tokens, strict=True):
         assert rotation.values["before"] == token
         body = rotation.get()["status"]
@@ -298,6 +297,7 @@ def test_a_target_that_is_missing_goes_or_is_added_in_the_middle(apps: Apps, rot
     rotation.request()
     rotation.blocked("still terminating")
     apps.make("Deployment", "added")
+    until(lambda: sum(pod.status.phase == "Running" for pod in apps.pods("app=added")) == 2)
     rotation.change(rolloutRestartTargets=[named("Deployment", "api"), named("Deployment", "added")])
     until(lambda: apps.carried("Deployment", "added").startswith("published=2-"))
     apps.delete("Deployment", "api")
@@ -332,8 +332,10 @@ def test_labels_that_match_nothing_do_not_stand_for_an_overlap(apps: Apps, rotat
     rotation.request()
     rotation.blocked("still terminating")
     apps.patch("Deployment", "api", {"metadata": {"labels": {"keys": None}}})
-    apps.keeper.hold.clear()
     assert "match no workload" in rotation.stalled("RestartTargetNotFound")
+    apps.keeper.hold.clear()
+    until(lambda: len(apps.pods()) == 2)
+    rotation.looked_at()
     assert rotation.values["before"] == token
     rotation.change(overlap="0s")
     rotation.idle(3)

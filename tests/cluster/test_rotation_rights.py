@@ -30,18 +30,16 @@ ROLE = "vectorwright-key-rotation"
 
 
 @pytest.fixture
-def operator(devcluster: Cluster, crds: list[str], tmp_path: Path) -> Iterator[TrialOperator]:
+def operator(devcluster: Cluster, crds: list[str], no_installation: None, tmp_path: Path) -> Iterator[TrialOperator]:
     """Logs in as the ServiceAccount of the kustomization."""
     assert crds
+    del no_installation
     (tmp_path / "operator").mkdir()
     made = TrialOperator(rbac.service_account_kubeconfig(devcluster, tmp_path), directory=tmp_path / "operator")
     try:
         yield made.start()
     finally:
         made.remove()
-        selector = "app.kubernetes.io/name=vectorwright,app.kubernetes.io/component=operator"
-        for kinds in ("clusterroles,clusterrolebindings", "roles,rolebindings"):
-            devcluster.kubectl_run("delete", kinds, "-A", "-l", selector, "--ignore-not-found")
 
 
 def deployment(resources: Resources, **body: Any) -> Any:
@@ -55,13 +53,22 @@ def deployment(resources: Resources, **body: Any) -> Any:
 TARGETS: list[Manifest] = [{"kind": "Deployment", "name": "api"}]
 
 
+def rights(cluster: Cluster, namespace: str) -> None:
+    """Apply the component."""
+    cluster.kubectl_run("apply", "-n", namespace, "-k", str(COMPONENT))
+    for verb, resource in (("get", "secrets"), ("patch", "deployments.apps"), ("list", "pods")):
+        rbac.wait_until_may(cluster, verb, resource, namespace)
+
+
 def narrow(cluster: Cluster, namespace: str, *without: str) -> None:
     """Apply the component without its rules for some resources."""
-    cluster.kubectl_run("apply", "-n", namespace, "-k", str(COMPONENT))
+    rights(cluster, namespace)
     role = next(item for item in rbac.render(cluster, COMPONENT) if item["kind"] == "Role")
     rules = [rule for rule in role["rules"] if not set(rule["resources"]) & set(without)]
     assert len(rules) == len(role["rules"]) - len(without)
     rbac.apply(cluster, [{**role, "rules": rules, "metadata": {**role["metadata"], "namespace": namespace}}])
+    for resource in without:
+        rbac.wait_until_may(cluster, "patch", f"{resource}.apps", namespace, may=False)
 
 
 def test_a_whole_rotation_is_done_where_the_component_was_applied_and_nowhere_else(
@@ -77,7 +84,7 @@ def test_a_whole_rotation_is_done_where_the_component_was_applied_and_nowhere_el
     assert NAMED in told
     assert namespace in told
     assert not rotation.there()
-    devcluster.kubectl_run("apply", "-n", namespace, "-k", str(COMPONENT))
+    rights(devcluster, namespace)
     rotation.nudge()
     rotation.idle(1)
     with new_namespace(devcluster) as other:
@@ -95,11 +102,12 @@ def test_a_whole_rotation_is_done_where_the_component_was_applied_and_nowhere_el
         told = apart.stalled("RestartTargetForbidden")
         assert NAMED in told
         assert not apart.there()
-        devcluster.kubectl_run("apply", "-n", other, "-k", str(COMPONENT))
+        rights(devcluster, other)
         apart.nudge()
         apart.idle(1)
         # Rights that are taken away: neither what is remembered nor the finalizer goes without a word.
         devcluster.kubectl_run("delete", "rolebinding", ROLE, "-n", other)
+        rbac.wait_until_may(devcluster, "get", "secrets", other, may=False)
         elsewhere.delete("APIKeyRotation", apart.name)
         told = apart.stalled("SecretForbidden")
         assert "vectorwright.dev/release=true" in told

@@ -61,7 +61,7 @@ class Watching:
     def _run(self) -> None:
         listed = self._custom.list_namespaced_custom_object
         which = {"field_selector": self._selector, "resource_version": self._since}
-        for event in self._watch.stream(listed, *self._place, **which, timeout_seconds=60):
+        for event in self._watch.stream(listed, *self._place, **which, timeout_seconds=280):
             self.seen.append(event["object"])
             if event["type"] == "DELETED":
                 return
@@ -151,6 +151,7 @@ def test_columns_show_where_a_rotation_is(resources: Resources, start_qdrant: St
     assert lives.total_seconds() == 36 * 3600
 
     # And as metrics.
+    until(lambda: metrics(resources, rotation.name))  # a child that is slow to answer is left out
     found = metrics(resources, rotation.name)
     for name, field in (("expiration", "notAfter"), ("renewal", "renewalTime")):
         moment = datetime.fromisoformat(now[field]).timestamp()
@@ -161,7 +162,7 @@ def test_columns_show_where_a_rotation_is(resources: Resources, start_qdrant: St
     other = Rotation(resources, "other", "other-key")
     other.make(identity={"qdrantToken": {"access": "r"}}, adminCredentials={"name": "admin"})
     other.wait(lambda status: status.get("failedAttempts"))
-    assert metrics(resources, other.name)['vectorwright_key_rotations_total{result="failure"}'] >= 1
+    until(lambda: metrics(resources, other.name).get('vectorwright_key_rotations_total{result="failure"}'))
     for ended in (rotation, other):
         ended.delete()
         until(partial(_is_forgotten, resources, ended.name))  # when the operator has heard of it
@@ -197,13 +198,13 @@ def command(kubeconfig: Path, namespace: str, *arguments: str) -> subprocess.Com
 def test_the_command_follows_a_rotation_and_allows_the_revocation(resources: Resources, tmp_path: Path) -> None:
     make_anywhere(resources)
     rotation = Rotation(resources)
-    rotation.make(revokePolicy="ConfirmFirst", overlap="1s")
+    rotation.make(revokePolicy="ConfirmFirst", overlap="0s")
     first = rotation.idle(1)["current"]["id"]
     kubeconfig = resources.cluster.kubeconfig
-    ended = command(kubeconfig, resources.namespace, "rotation", "--wait", "--timeout", "4")
+    ended = command(kubeconfig, resources.namespace, "rotation", "--wait", "--timeout", "15")
     assert ended.returncode == 1
     assert f"vectorwright.dev/confirm-revoke={first}" in ended.stderr
-    assert "not through after 4 s" in ended.stderr
+    assert "not through after 15 s" in ended.stderr
     ended = command(kubeconfig, resources.namespace, "rotation", "--wait", "--confirm")
     assert (ended.returncode, ended.stderr.count("Revoke")) in {(0, 0), (0, 1)}
     status = rotation.idle(2)

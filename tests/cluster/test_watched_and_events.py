@@ -99,7 +99,7 @@ async def test_a_secret_is_read_once_and_then_followed(
     assert await secrets.get(namespace, "key") == {"token": b"first-value"}
     version = secrets.resource_version(namespace, "key")
     await client.patch(SECRETS, "key", namespace, {"stringData": {"token": "second-value"}})
-    assert await changes.number(1) < 1
+    await changes.number(1)
     assert changes.told == [(namespace, "key")]
     assert await secrets.get(namespace, "key") == {"token": b"second-value"}
     assert secrets.resource_version(namespace, "key") != version
@@ -199,11 +199,12 @@ async def test_an_api_server_that_is_away_is_waited_for_and_then_told(
             await watched.get("ns", "key")
         assert away.value.reason == "SecretUnavailable"
         # Whoever waits while its watch is released hears of it at once.
+        monkeypatch.setattr("vectorwright.kube.watched.FIRST_LIST_S", 60.0)
         waiting = asyncio.ensure_future(watched.get("ns", "key"))
         await asyncio.sleep(0.05)
         watched.release_unused(set())
         with pytest.raises(Retryable):
-            await asyncio.wait_for(waiting, 0.2)
+            await asyncio.wait_for(waiting, 10)
         await watched.close()
 
 

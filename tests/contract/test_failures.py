@@ -131,7 +131,7 @@ async def behind(
     """A store behind the proxy, with an index ``docs`` of three records, and the proxy."""
     await store.create_index(definition())
     with FaultProxy(provider.origin()) as proxy:
-        through = open_another(replace(provider.at(proxy.host, proxy.port), timeout=2))
+        through = open_another(replace(provider.at(proxy.host, proxy.port), timeout=4))
         await through.upsert("docs", batch(3))  # so that it knows its index
         proxy.requests.clear()
         yield through, proxy
@@ -177,7 +177,7 @@ async def test_a_write_to_a_known_index_looks_nothing_up(behind: tuple[Store, Fa
         (Response(b"<html>no such site</html>", 404), "UnexpectedAnswer", None),
         (Response(b"x" * 100, 200, cut_after=10), "Unreachable", None),
         (Response(cut_after=0), "Unreachable", None),
-        (Response(delay=4), "Timeout", None),
+        (Response(delay=6), "Timeout", None),
     ],
 )
 async def test_answers_of_nobody_are_retryable(

@@ -17,6 +17,7 @@ from tests.support.s3 import VersitygwServer, s3_bucket, s3_connection
 
 from vectorwright.stores.base import IndexDefinition, Metadata, RecordBatch, Store
 from vectorwright.stores.filters import Eq
+from vectorwright.stores.lance import lease
 from vectorwright.stores.registry import Connection, open_store
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(180)]
@@ -44,15 +45,30 @@ async def store(connection: Connection) -> AsyncIterator[Store]:
         yield opened
 
 
+@pytest.fixture(autouse=True)
+def _no_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine's upload would renew its lease, which is one more request."""
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 3600.0)
+
+
 @pytest.fixture
 def requests(s3_server: VersitygwServer, bucket: str) -> Count:
     """``await requests(call)``: how many requests the call made."""
 
+    async def settled() -> int:
+        """How many there were, once their number stays: the log is written after the answer, by another process."""
+        seen, quiet = -1, 0
+        while quiet < 5:
+            await asyncio.sleep(0.04)
+            before, seen = seen, len(s3_server.requests(bucket))
+            quiet = quiet + 1 if seen == before else 0
+        return seen
+
     async def counted(call: Awaitable[object]) -> int:
-        before = len(s3_server.requests(bucket))
+        before = await settled()
         await call
-        await asyncio.sleep(0.05)  # the log is written after the answer
-        made = Counter(s3_server.requests(bucket)[before:])
+        after = await settled()
+        made = Counter(s3_server.requests(bucket)[before:after])
         _log.info("%d requests: %s", made.total(), dict(made))
         return made.total()
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -89,16 +90,20 @@ async def test_old_versions_go_when_the_settings_say(
 ) -> None:
     await store.create_index(replace(definition(), settings={"compaction.min_commits": 8}))
 
-    def at_once(seconds: float) -> timedelta:
-        assert seconds == KEEP_VERSIONS_SECONDS
-        return timedelta(seconds=1)
+    kept_since: list[float] = []
 
-    monkeypatch.setattr(fenced, "_age", at_once)
+    def age(seconds: float) -> timedelta:
+        """At first everything is too young, later what was there at a moment."""
+        assert seconds == KEEP_VERSIONS_SECONDS
+        return timedelta(seconds=time.time() - kept_since[0]) if kept_since else timedelta(hours=1)
+
+    monkeypatch.setattr(fenced, "_age", age)
     for number in range(8):
         await store.upsert("docs", batch(5, start=5 * number))
     await merged(store)
     assert len(data_files(s3_server, bucket)) == 9  # the versions before are too young
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(0.1)
+    kept_since.append(time.time())
     for number in range(8, 16):
         await store.upsert("docs", batch(5, start=5 * number))
     await merged(store)

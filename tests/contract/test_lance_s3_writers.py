@@ -105,6 +105,7 @@ async def test_writers_that_are_killed_and_paused_leave_nothing_twice_and_lose_n
                 else:
                     await _pause_the_holder(store, running[writer])
                 await asyncio.sleep(chance.uniform(0.1, 0.5))
+            await _until_all_wrote(tmp_path, 31)
             for pid in running.values():
                 await asyncio.to_thread(writers.kill, pid)
         written = all_notes(tmp_path)

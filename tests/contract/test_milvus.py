@@ -270,9 +270,9 @@ async def test_data_and_marks_survive_a_restart(start_milvus: StartMilvus) -> No
         server.stop()
         with pytest.raises(Retryable) as away:
             await store.count("docs")
-        assert away.value.reason == "Unreachable"
+        assert away.value.reason in {"Unreachable", "Timeout"}  # gRPC may notice it by the deadline alone
         server.start()
-        until = time.monotonic() + 15
+        until = time.monotonic() + 60
         while await is_away(store):
             assert time.monotonic() < until
             await asyncio.sleep(0.1)

@@ -167,7 +167,7 @@ async def test_tls_is_verified(provider: Pgvector, open_another: StoreFactory) -
 
 
 async def test_a_lock_that_is_not_had_is_retryable(provider: Pgvector, docs: Store, open_another: StoreFactory) -> None:
-    store = open_another(replace(provider.connection(), timeout=0.5))
+    store = open_another(replace(provider.connection(), timeout=2.0))
     await store.list_indexes()
     with provider.server.connect() as holder, holder.transaction():
         table = sql.Identifier(provider.schema, "docs")

@@ -121,7 +121,7 @@ async def test_creation_does_not_wait_for_ever(
     store: Store, double: PineconeDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "READY_WITHIN", 0.3)
-    double.knobs.ready_after = 5.0
+    double.knobs.ready_after = 60.0
     with pytest.raises(Retryable) as waiting:
         await store.create_index(definition())
     assert waiting.value.reason == "IndexNotReady"
@@ -141,7 +141,7 @@ async def test_what_is_still_being_deleted_is_told_in_time(
     docs: Store, double: PineconeDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "GONE_WITHIN", 0.2)
-    double.knobs.gone_after = 5.0
+    double.knobs.gone_after = 60.0
     with pytest.raises(Retryable) as waiting:
         await docs.delete_index("docs")
     assert waiting.value.reason == "IndexNotGone"

@@ -233,23 +233,23 @@ def test_another_project_sees_nothing(client: Pinecone, double: PineconeDouble) 
 
 
 def test_an_index_is_ready_and_gone_some_time_later(client: Pinecone, double: PineconeDouble) -> None:
-    double.knobs.ready_after, double.knobs.gone_after = 0.3, 0.3
+    double.knobs.ready_after, double.knobs.gone_after = 60.0, 60.0
     made = client.indexes.create(name="docs", schema=DENSE, timeout=-1)
     assert (made.status.ready, made.status.state, made.host) == (False, "Initializing", None)
-    time.sleep(0.35)
+    double.knobs.clock.advance(60)
     assert client.indexes.describe("docs").status.ready
     client.indexes.delete("docs", timeout=-1)
     assert client.indexes.describe("docs").status.state == "Terminating"
     with pytest.raises(ConflictError):
         make(client)
-    time.sleep(0.35)
+    double.knobs.clock.advance(60)
     assert not client.indexes.exists("docs")
 
 
 def test_reads_and_counts_lag_behind_writes(client: Pinecone, double: PineconeDouble) -> None:
     make(client)
     with client.index(name="docs") as index:
-        double.knobs.visible_after = 0.3
+        double.knobs.visible_after = 60.0
         written = index.upsert(vectors=RECORDS)
         assert written.response_info is not None
         assert written.response_info.lsn_committed == 1
@@ -257,15 +257,15 @@ def test_reads_and_counts_lag_behind_writes(client: Pinecone, double: PineconeDo
         assert early.matches == []
         assert early.response_info is not None
         assert not early.response_info.is_reconciled(1)
-        time.sleep(0.35)
+        double.knobs.clock.advance(60)
         late = index.query(vector=[1.0, 0.0, 0.0], top_k=3)
         assert late.response_info is not None
         assert (len(late.matches), late.response_info.is_reconciled(1)) == (3, True)
-        double.knobs.visible_after, double.knobs.stale_counts = 0.0, 0.3
+        double.knobs.visible_after, double.knobs.stale_counts = 0.0, 60.0
         assert index.describe_index_stats().total_vector_count == 3
         index.delete(ids=["a"])
         assert index.describe_index_stats().total_vector_count == 3
-        time.sleep(0.35)
+        double.knobs.clock.advance(60)
         assert index.describe_index_stats().total_vector_count == 2
 
 

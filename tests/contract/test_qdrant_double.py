@@ -303,12 +303,12 @@ def test_what_the_double_pretends(client: QdrantClient, double: QdrantDouble) ->
     double.stale_counts(1)
     assert client.get_collection("docs").points_count == 1
     assert client.count("docs", exact=True).count == 4
-    double.engine.not_ready_for = 0.5
+    double.engine.not_ready_for = 60.0
     client.create_collection("late", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT))
     with pytest.raises(REFUSALS) as raised:
         client.upsert("late", [models.PointStruct(id=1, vector=[1.0, 2.0])])
     assert refusal(raised) == refused(client, 503, "UNAVAILABLE")
-    time.sleep(0.5)
+    double.engine.clock.advance(60)
     client.upsert("late", [models.PointStruct(id=1, vector=[1.0, 2.0])])
     double.delay = 0.3
     started = time.monotonic()

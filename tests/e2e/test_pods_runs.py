@@ -62,6 +62,7 @@ def running(served: Resources, pods: Pods, doors: Doors, chroma_server: ChromaSe
         },
     )
     wait_until(lambda: len(pages(slow)) >= BATCH * 3, "the run is in the middle", 90)
+    slow.delay = 10.0  # until the test has done with it what it wants
     (pod,) = pods.all(WORKERS)
     assert len(pages(slow)) < DOCUMENTS
     return pod

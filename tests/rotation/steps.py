@@ -38,11 +38,31 @@ async def _until_done(call: Callable[[], Awaitable[Result]], seconds: float = 60
 
 
 async def becomes(wanted: object, call: Callable[[], Awaitable[object]], seconds: float) -> None:
-    """Fail unless ``call`` gives ``wanted`` within so many seconds."""
+    """Fail unless ``call`` gives ``wanted`` within so many seconds. What may be repeated is."""
     ends = asyncio.get_running_loop().time() + seconds
-    while (found := await call()) != wanted:
+    while (found := await _or_failure(call)) != wanted:
         assert asyncio.get_running_loop().time() < ends, f"{found!r} after {seconds:g} s, not {wanted!r}"
         await asyncio.sleep(0.1)
+
+
+async def _or_failure(call: Callable[[], Awaitable[object]]) -> object:
+    try:
+        return await call()
+    except Retryable as error:
+        return error
+
+
+async def after_break(call: Callable[[], Awaitable[Result]]) -> Result:
+    """Call, and once more where the store was not reached, as the operator does after a break of the connection.
+
+    gRPC's handles to one address share it: a new one may hear of the end of the one before it, once.
+    """
+    try:
+        return await call()
+    except Retryable as error:
+        if error.reason not in {"Unreachable", "Timeout"}:
+            raise
+        return await call()
 
 
 async def failed(call: Callable[[], Awaitable[object]]) -> VectorwrightError:

@@ -22,7 +22,7 @@ from psycopg import sql
 from tests.contract.data import batch, definition
 from tests.rotation.cases import OpenIssuer, key_request
 from tests.rotation.issuers.postgres_roles import PostgresRolesCase
-from tests.rotation.steps import make, revoke
+from tests.rotation.steps import becomes, make, revoke
 from tests.support.postgres_roles import PostgresWithRoles
 
 from vectorwright.errors import Conflict, Retryable, Terminal
@@ -234,12 +234,17 @@ async def test_an_attempt_that_is_still_under_way_is_waited_for(
 ) -> None:
     issuer = open_issuer()
     name, mark = issuer.name_of(1), f"vectorwright.dev/owner: {case.assignment().owner}"
+    waiting = f"SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '{served.database}'"
+
+    async def waits() -> bool:
+        return bool(await asyncio.to_thread(as_superuser, served, waiting))
+
     with served.as_admin() as admin:  # of a process that is gone, on a server that has not noticed
         admin.execute("BEGIN")
         admin.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}").format(*map(sql.Identifier, (name, case.role))))
         admin.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(name), sql.Literal(mark)))
         attempt = asyncio.ensure_future(issuer.create(key_request(issuer, 1)))
-        await asyncio.sleep(0.5)
+        await becomes(True, waits, 30)
         admin.execute("COMMIT")
     with pytest.raises(Retryable) as again:
         await attempt

@@ -22,6 +22,7 @@ import pytest
 from qdrant_client import models
 from tests.rotation.cases import key_request, owner
 from tests.rotation.issuers.qdrant_tokens import ADMIN, READ_ONLY, REVOCATIONS, client, lets_in
+from tests.rotation.steps import after_break
 from tests.support.qdrant import QdrantDouble, StartQdrant
 from tests.support.qdrant_binary import BINARY, QdrantServer, qdrant_server, service
 
@@ -129,7 +130,7 @@ async def test_after_the_leeway_a_token_is_refused(server: QdrantServer) -> None
 
 async def terminal(tokens: QdrantTokens) -> Terminal:
     with pytest.raises(Terminal) as refused:
-        await tokens.check()
+        await after_break(tokens.check)
     await tokens.close()
     return refused.value
 
@@ -290,7 +291,7 @@ async def test_tokens_die_with_their_key_and_drafts_are_signed_again(
     server.start()
     assert (await terminal(QdrantTokens(assignment(server, **fields)))).reason == "AccessDenied"
     tokens = QdrantTokens(assignment(server, OTHER, **fields))
-    await tokens.check()
+    await after_break(tokens.check)
     assert not await tokens.accepts(made.material)
     again = await tokens.create(drafted)
     assert await tokens.accepts(again.material)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,19 +137,26 @@ def processes(root: int) -> Iterator[Place]:
 
 def files(directory: Path, but: Sequence[str] = ()) -> Iterator[Place]:
     """All files below a directory. ``but``: names of folders that hold credentials because they have to."""
-    for path in sorted(directory.rglob("*")):
+    for path in _below(directory):
         if path.is_file() and not path.is_symlink() and not set(but) & set(path.relative_to(directory).parts):
-            yield Place(f"file {path.relative_to(directory)}", path.read_bytes())
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                yield Place(f"file {path.relative_to(directory)}", path.read_bytes())
 
 
 def modes(directory: Path) -> dict[str, str]:
     """Modes of all files and folders below a directory, links left out: ``{"run.json": "600"}``."""
     found: dict[str, str] = {}
-    for path in sorted(directory.rglob("*")):
-        seen = path.lstat()
-        if not stat.S_ISLNK(seen.st_mode):
-            found[str(path.relative_to(directory))] = f"{stat.S_IMODE(seen.st_mode):o}"
+    for path in _below(directory):
+        with suppress(FileNotFoundError):
+            seen = path.lstat()
+            if not stat.S_ISLNK(seen.st_mode):
+                found[str(path.relative_to(directory))] = f"{stat.S_IMODE(seen.st_mode):o}"
     return found
+
+
+def _below(directory: Path) -> list[Path]:
+    """Files and folders below a directory, also while somebody removes some."""
+    return sorted(Path(at) / name for at, folders, names in os.walk(directory) for name in (*folders, *names))
 
 
 # Stores that say what they should not.

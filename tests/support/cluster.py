@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from deploy.devcluster import Cluster, ClusterError, attach, prepare, start
+from deploy.devcluster import Cluster, ClusterError, KubectlError, attach, prepare, start
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
 _GIVEN = "VECTORWRIGHT_TEST_KUBECONFIG"
@@ -66,7 +67,20 @@ def apply_crds(cluster: Cluster) -> list[str]:
     ).split()
     names = [line.rpartition("/")[2] for line in applied if line.startswith("customresourcedefinition")]
     cluster.kubectl_run("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
+    # What clients know them by comes after that.
+    deadline = time.monotonic() + 30
+    while not all(_explained(cluster, name) for name in names):
+        assert time.monotonic() < deadline, "the API server does not tell the schemas of all kinds after 30 s"
+        time.sleep(0.2)
     return names
+
+
+def _explained(cluster: Cluster, name: str) -> bool:
+    try:
+        cluster.kubectl_run("explain", name)
+    except KubectlError:
+        return False
+    return True
 
 
 @pytest.fixture

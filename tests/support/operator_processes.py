@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import itertools
 import json
 import os
@@ -35,7 +36,7 @@ from vectorwright.observability import metrics
 from vectorwright.observability.logs import configure_logging
 from vectorwright.settings import BindAddress, Settings
 
-TIMINGS = Timings(lease=4.0, renew_deadline=2.0, retry=0.5, margin=0.5)
+TIMINGS = Timings(lease=6.0, renew_deadline=3.5, retry=0.5, margin=0.5)
 
 
 class OperatorProcess:
@@ -82,7 +83,7 @@ class OperatorProcess:
     def text(self) -> str:
         return self.log.read_text()
 
-    def wait_for(self, pattern: str, seconds: float = 20) -> re.Match[str]:
+    def wait_for(self, pattern: str, seconds: float = 30) -> re.Match[str]:
         """The first match of ``pattern`` in the log."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -91,7 +92,7 @@ class OperatorProcess:
             time.sleep(0.02)
         raise AssertionError(f"{pattern!r} did not appear in {seconds} s:\n{self.text()}")
 
-    def child(self, seconds: float = 20, after: int = 0) -> int:
+    def child(self, seconds: float = 30, after: int = 0) -> int:
         """Process id of the child, or of one that was started after ``after``."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -101,13 +102,14 @@ class OperatorProcess:
             time.sleep(0.02)
         raise AssertionError(f"no child was started in {seconds} s:\n{self.text()}")
 
-    def working_child(self, seconds: float = 20, after: int = 0) -> int:
+    def working_child(self, seconds: float = 30, after: int = 0) -> int:
         """Like ``child()``, once that child has done something."""
         pid = self.child(seconds, after)
-        wait_until(lambda: pid in spells(self.marks), 10, f"the child {pid} works")
+        wait_until(lambda: pid in spells(self.marks), 30, f"the child {pid} works")
         return pid
 
     def get(self, path: str) -> tuple[int, str]:
+        """Status and body of what its listener answers; 0 and why when it does not."""
         port = self.wait_for(r"/metrics on [^\"\s]*:(\d+)").group(1)
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
@@ -115,6 +117,8 @@ class OperatorProcess:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            return 0, str(error)
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -221,7 +225,7 @@ def main() -> int:
     if options.child is not None:
         check_parent(options.child)
         return work(settings, connection, _behave(options.behaviour, options.marks))  # type: ignore[arg-type]
-    child_module.STALE_S = 1.0
+    child_module.STALE_S = 3.0  # more than a poll: the newest beat is that old when it is looked at
     command = [sys.executable, "-P", __file__, *sys.argv[1:]]
 
     async def lead() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 
@@ -17,6 +18,14 @@ from vectorwright.rotation.postgres_session import GRANTS_HAVE_OPTIONS
 __all__ = ["PostgresWithRoles"]
 
 Connection = psycopg.Connection[tuple[object, ...]]
+_REFUSED = re.compile(
+    'authentication failed|not permitted to log in|terminating connection due to administrator|role ".*" does not exist'
+)
+
+
+def refuses(error: Exception) -> bool:
+    """Whether a connection failed because its role may not come in, or because it just lost that right."""
+    return _REFUSED.search(str(error)) is not None
 
 
 class PostgresWithRoles:
@@ -88,7 +97,7 @@ class PostgresWithRoles:
         try:
             self.connect(user, password).close()
         except psycopg.OperationalError as error:
-            if "password authentication failed" in str(error) or "is not permitted to log in" in str(error):
+            if refuses(error):
                 return False
             raise
         return True

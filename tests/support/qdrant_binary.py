@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import httpx
-from deploy.devcluster.processes import ManagedProcess
+from deploy.devcluster.processes import ManagedProcess, free_port
 from deploy.servers.loopback import LoopbackServer, started
 from tests.support.qdrant import QdrantDouble
 from tests.support.qdrant.engine import QdrantEngine
@@ -59,7 +58,7 @@ class QdrantBinary(LoopbackServer):
         super().__init__(directory, port)
         self._binary = binary
         self._environment = environment
-        self.grpc_port = _free_port()
+        self.grpc_port = free_port()
 
     def _launch(self) -> ManagedProcess:
         settings = {
@@ -84,13 +83,6 @@ class QdrantBinary(LoopbackServer):
             return httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
-from deploy.devcluster import Cluster
+from deploy.devcluster import Cluster, KubectlError
 
 KUSTOMIZE = Path(__file__).resolve().parents[2] / "deploy" / "kustomize"
 BASE = KUSTOMIZE / "base"
@@ -16,6 +19,12 @@ NAMESPACED = KUSTOMIZE / "overlays" / "namespaced"
 SYSTEM_NAMESPACE = "vectorwright-system"
 SERVICE_ACCOUNT = "vectorwright-operator"
 TOKEN_SECONDS = 3 * 3600
+
+_RIGHTS = (
+    ("list", "vectorindexes.vectorwright.dev", SYSTEM_NAMESPACE),
+    ("get", f"leases.coordination.k8s.io/{SERVICE_ACCOUNT}", SYSTEM_NAMESPACE),
+)
+"""One of each binding of a kustomization."""
 
 Manifest = dict[str, Any]
 
@@ -41,6 +50,47 @@ def apply(cluster: Cluster, manifests: list[Manifest]) -> None:
         cluster.kubectl_run("wait", "--for=condition=Established", "--timeout=60s", *definitions)
 
 
+def wait_until_may(
+    cluster: Cluster,
+    verb: str,
+    resource: str,
+    namespace: str,
+    *,
+    may: bool = True,
+    account: str = f"{SYSTEM_NAMESPACE}:{SERVICE_ACCOUNT}",
+) -> None:
+    """Return once the authorizer lets a ServiceAccount do something, or no longer: it hears of roles by a watch."""
+    deadline = time.monotonic() + 20
+    while _may(cluster, verb, resource, namespace, account) != may:
+        assert time.monotonic() < deadline, f"{account}: {verb} {resource} in {namespace} is not {may} after 20 s"
+        time.sleep(0.1)
+
+
+def _may(cluster: Cluster, verb: str, resource: str, namespace: str, account: str) -> bool:
+    try:
+        cluster.kubectl_run("auth", "can-i", verb, resource, "-n", namespace, f"--as=system:serviceaccount:{account}")
+    except KubectlError:  # status 1 is "no"
+        return False
+    return True
+
+
+@pytest.fixture
+def no_installation(devcluster: Cluster) -> Iterator[None]:
+    """No roles and no Lease of an installation: neither another test's for this one, nor this one's for the next."""
+    _clear(devcluster)
+    yield
+    _clear(devcluster)
+
+
+def _clear(cluster: Cluster) -> None:
+    selector = "app.kubernetes.io/name=vectorwright,app.kubernetes.io/component=operator"
+    for kinds in ("clusterroles,clusterrolebindings", "deployments,roles,rolebindings"):
+        cluster.kubectl_run("delete", kinds, "-A", "-l", selector, "--ignore-not-found")
+    cluster.kubectl_run("delete", "lease", SERVICE_ACCOUNT, "-n", SYSTEM_NAMESPACE, "--ignore-not-found")
+    for right in _RIGHTS:
+        wait_until_may(cluster, *right, may=False)
+
+
 def service_account_kubeconfig(cluster: Cluster, directory: Path, *, kustomization: Path = BASE) -> Path:
     """Apply a kustomization but for its Deployment, and write a kubeconfig of the operator's ServiceAccount.
 
@@ -49,6 +99,8 @@ def service_account_kubeconfig(cluster: Cluster, directory: Path, *, kustomizati
     something.
     """
     apply(cluster, [item for item in render(cluster, kustomization) if item["kind"] != "Deployment"])
+    for right in _RIGHTS:
+        wait_until_may(cluster, *right)
     token = cluster.kubectl_run(
         "create", "token", SERVICE_ACCOUNT, "-n", SYSTEM_NAMESPACE, f"--duration={TOKEN_SECONDS}s"
     ).strip()

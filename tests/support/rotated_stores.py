@@ -19,7 +19,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from qdrant_client.models import Distance, PointStruct, VectorParams
 from tests.support.pinecone import CLIENT_ID, CLIENT_SECRET, PineconeDouble
-from tests.support.postgres_roles import PostgresWithRoles
+from tests.support.postgres_roles import PostgresWithRoles, refuses
 from tests.support.qdrant import QdrantDouble, StartQdrant
 from tests.support.weaviate import WeaviateWithUsers
 from weaviate.auth import Auth
@@ -127,8 +127,7 @@ class RotatedPostgres(RotatedStore):
             yield lambda: connection.execute("INSERT INTO docs.consumer (said) VALUES ('hello')")
 
     def is_refusal(self, error: Exception) -> bool:
-        ended = isinstance(error, psycopg.errors.AdminShutdown | psycopg.errors.InsufficientPrivilege)
-        return ended or "authentication failed" in str(error) or "not permitted to log in" in str(error)
+        return isinstance(error, psycopg.errors.AdminShutdown | psycopg.errors.InsufficientPrivilege) or refuses(error)
 
     def live(self) -> set[str]:
         return {name for name, may_log_in in self.served.roles().items() if may_log_in}

@@ -162,4 +162,4 @@ def rotating(
             yield died
         finally:
             stop.set()
-        running.result()
+            running.result()

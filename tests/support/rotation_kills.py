@@ -19,6 +19,7 @@ from typing import Any
 
 import kubernetes
 from deploy.devcluster import Cluster
+from deploy.devcluster.processes import Identity
 from tests.rotation.cases import IssuerCase
 from tests.support.pods import PodKeeper
 from tests.support.rotation_child import Order
@@ -71,29 +72,32 @@ class Operators:
 
 
 class Operator:
-    """One operator's process."""
+    """One operator's process, told apart from a later one that got its pid: whoever started it reaps it at once."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+        self._process = Identity.of(pid)
 
     @property
     def state(self) -> str:
         """As ``ps`` tells it: ``R``, ``S``, ``T`` (stopped) …; empty once it is gone."""
+        if not self.alive:
+            return ""
         try:
             told = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):
             return ""
-        return "" if told in "ZX" else told
+        return told
 
     @property
     def alive(self) -> bool:
         """Whether it runs."""
-        return bool(self.state)
+        return self._process is not None and self._process.alive()
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.signal(signal.SIGKILL)
         wait_for(lambda: not self.alive, 10, "a killed operator is still there")
 
     def resume(self) -> None:

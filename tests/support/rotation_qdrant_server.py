@@ -56,6 +56,7 @@ class QdrantServerInCluster(QdrantServerCase):
         self.replicas = self._stack.enter_context(
             qdrant_replicas(self._folder / "replicas", lambda: environment_of(self._secret()))
         )
+        self.replicas.drain_seconds = 0.5  # a connection that was taken just before the end is served
         keeper = PodKeeper(cluster, namespace)
         keeper.never_ready = self._start
         workload = _without_namespace(workload_manifest(NAME, serviceName=NAME))

@@ -132,3 +132,5 @@ class Rotation:
 def make_anywhere(resources: Resources) -> None:
     """An address for rotations that need no store: nobody answers there."""
     resources.create("VectorStore", "store", {"chroma": {"url": "http://chroma.example:8000"}})
+    # Rotations that come later find it: they are told of by another watch.
+    resources.wait("VectorStore", "store", lambda body: (body.get("status") or {}).get("conditions"))

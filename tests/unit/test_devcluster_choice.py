@@ -250,7 +250,8 @@ case "$1" in
 env) echo go1.99.0 ;;
 list) echo "go: downloading a v1" >&2; echo one; echo two ;;
 build)
-    sleep 1.5
+    : wait
+    while [ "$WAIT" ] && ! [ -e "$RECORD/go-on" ]; do sleep 0.05; done
     echo x >> "$RECORD/builds"
     [ "$BREAK" ] && { echo "main.go:1: syntax error" >&2; exit 1; }
     while [ "$1" != -o ]; do shift; done
@@ -259,20 +260,27 @@ esac
 """
 
 
-def test_two_builders_make_one_build(tools: Tools, tmp_path: Path) -> None:
+def test_two_builders_make_one_build(tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tools.add("go", _GO)
+    monkeypatch.setenv("WAIT", "1")
     script = """
 import sys
 from deploy.devcluster import build
 print(build.ensure_built(lambda message: print(message, file=sys.stderr)))
 """
-    starters = [
-        subprocess.Popen(
-            [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
+    errors = [tmp_path / f"errors-{number}" for number in range(2)]
+    starters = []
+    for path in errors:
+        with path.open("w") as file:
+            command = [sys.executable, "-c", script]
+            starters.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=file, text=True))
+    wait_for(
+        lambda: any("waiting for it" in path.read_text() for path in errors), what="the second builder", timeout=60
+    )
+    (tmp_path / "go-on").touch()
+    answers = [
+        (starter.communicate(timeout=60)[0], path.read_text()) for starter, path in zip(starters, errors, strict=True)
     ]
-    answers = [starter.communicate(timeout=60) for starter in starters]
     assert {Path(out.strip()).read_text() for out, _ in answers} == {"built\n"}
     assert (tmp_path / "builds").read_text() == "x\n"
     assert sum("waiting for it" in said for _, said in answers) == 1
@@ -311,7 +319,7 @@ def test_a_name_that_could_leave_the_checkout_is_refused() -> None:
 
 
 def test_a_killed_builder_leaves_no_compiler(tools: Tools, tmp_path: Path) -> None:
-    tools.add("go", _GO.replace("sleep 1.5", 'echo $$ > "$RECORD/pid"; sleep 600'))
+    tools.add("go", _GO.replace(": wait", 'echo $$ > "$RECORD/pid"; sleep 600'))
     script = "from deploy.devcluster import build; build.ensure_built(lambda message: None)"
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) as builder:
         pid = tmp_path / "pid"

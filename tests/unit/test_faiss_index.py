@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,15 +230,17 @@ async def test_everything_at_once_and_nobody_sees_half(tmp_path: Path) -> None:
 async def test_writes_that_wait_share_a_flush(tmp_path: Path) -> None:
     class Counting(Files):
         flushes = 0
+        pause = 0.0
 
         def flush(self, descriptor: int) -> None:
             self.flushes += 1
+            time.sleep(self.pause)  # so that the others are waiting by then
             super().flush(descriptor)
 
     files = Counting()
     async with opened(tmp_path, files) as store:
         await store.create_index(docs())
-        files.flushes = 0
+        files.flushes, files.pause = 0, 0.1
         await asyncio.gather(*(store.upsert("docs", batch_of([f"id-{at}"], at)) for at in range(100)))
         assert files.flushes < 40
         assert len(await held(store)) == 100

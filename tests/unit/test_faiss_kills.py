@@ -32,8 +32,8 @@ def kill(root: Path, times: int, *key: str) -> dict[str, int]:
 def test_a_hundred_kills_lose_nothing_acknowledged(tmp_path: Path) -> None:
     done = kill(tmp_path / "store", 100)
     assert done["kills"] == 100
-    assert done["writes"] > 1000
-    assert done["snapshots"] > 50
+    assert done["writes"] > 200
+    assert done["snapshots"] > 10
 
 
 @pytest.mark.timeout(900)

@@ -26,10 +26,9 @@ async def test_a_bucket_holds_its_mean_rate_for_requests_of_any_size() -> None:
     started = time.monotonic()
     await asyncio.gather(*(bucket.take(20) for _ in range(30)))
     assert 1.9 < time.monotonic() - started < 10
-    started = time.monotonic()
     await bucket.take(600)
     await bucket.take(1)
-    assert 2.9 < time.monotonic() - started < 15
+    assert 4.9 < time.monotonic() - started < 30
 
 
 async def test_a_raised_rate_frees_who_waits() -> None:

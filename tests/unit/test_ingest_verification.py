@@ -112,6 +112,7 @@ async def test_a_time_out_or_a_dead_store_is_unverified_never_succeeded(monkeypa
     state = await bench.run(DOCUMENTS)
     assert (state.phase, state.reason, state.counts.vectors_written) == (Phase.UNVERIFIED, "Timeout", 30)
     store.pause = 0.0
+    monkeypatch.setattr(run_frame, "VERIFY_SECONDS", 30.0)
     state = await bench.run(DOCUMENTS | {"new.txt": "new"})
     assert (state.phase, state.reason) == (Phase.UNVERIFIED, "Throttled")
 

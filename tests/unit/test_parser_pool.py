@@ -66,7 +66,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -117,7 +117,7 @@ async def test_a_document_that_takes_too_much_memory_is_rejected_and_the_others_
 async def test_chunks_that_repeat_each_other_without_end_are_rejected() -> None:
     chunk = ChunkSettings(size=20_001, overlap=20_000, strategy="code")
     data = b"\n".join(b"x%d" % n for n in range(20_000))
-    async with pool(Parse(timeout="30s"), chunk, memory_bytes=512 << 20) as parsers:
+    async with pool(Parse(timeout="200s"), chunk, memory_bytes=512 << 20) as parsers:
         (found,) = await parsers.parse(document("a.py", data))
         (after,) = await parsers.parse(document("b.md", b"two"))
     assert isinstance(found, Rejected)
@@ -125,13 +125,14 @@ async def test_chunks_that_repeat_each_other_without_end_are_rejected() -> None:
     assert isinstance(after, Document)
 
 
+@pytest.mark.timeout(600)
 async def test_a_line_of_a_hundred_megabytes() -> None:
     line = b'{"text": "' + b"word " * 20_000_000 + b'"}'
     async with pool() as parsers:
         (refused,) = await parsers.parse(document("d.jsonl", line))
         assert isinstance(refused, Rejected)
         assert refused.reason == "DocumentTooLarge"
-    async with pool(Parse(max_document_bytes=200_000_000), ChunkSettings(size=100_000)) as parsers:
+    async with pool(Parse(max_document_bytes=200_000_000, timeout="280s"), ChunkSettings(size=100_000)) as parsers:
         (taken,) = await parsers.parse(document("d.jsonl", line))
         assert isinstance(taken, Document)
         assert sum(chunk.text.count("word") for chunk in taken.chunks) == 20_000_000

@@ -188,7 +188,7 @@ async def test_calls_that_are_refused_together_wait_together_and_are_repeated(ba
 
 
 async def test_a_key_that_never_comes_is_waited_for_once(backend: Backend) -> None:
-    async with backend.renewing(patience=0.3, first_patience=0.05) as store:
+    async with backend.renewing(patience=2.0, first_patience=0.05) as store:
         await store.count("docs")
         backend.valid = set()
         loop = asyncio.get_running_loop()
@@ -198,13 +198,13 @@ async def test_a_key_that_never_comes_is_waited_for_once(backend: Backend) -> No
             assert isinstance(error, Terminal)
             assert (error.reason, error.message) == (
                 "AccessDenied",
-                "the store refused the credentials (no other credentials came within 0.3 s)",
+                "the store refused the credentials (no other credentials came within 2 s)",
             )
-        assert 0.3 <= loop.time() - started < 1
+        assert 2.0 <= loop.time() - started < 8 * 2.0
         started = loop.time()
         with pytest.raises(Terminal, match="refused the credentials"):
             await store.count("docs")
-        assert loop.time() - started < 0.1, "not once for each call"
+        assert loop.time() - started < 2.0, "not once for each call"
 
 
 async def test_a_key_that_never_worked_is_given_up_sooner(backend: Backend) -> None:
@@ -215,18 +215,18 @@ async def test_a_key_that_never_worked_is_given_up_sooner(backend: Backend) -> N
 
 
 async def test_each_key_that_dies_is_waited_for(backend: Backend) -> None:
-    async with backend.renewing(patience=0.2) as store:
+    async with backend.renewing(patience=1.0) as store:
         for turn in range(2, 6):
             await store.count("docs")
             backend.valid = {f"key-{turn}"}
             call = asyncio.create_task(store.count("docs"))
-            await asyncio.sleep(0.12)
+            await asyncio.sleep(0.4)
             backend.file = f"key-{turn}"
             await call
 
 
 async def test_what_does_not_work_is_not_taken_up_and_is_tried_less_and_less(
-    backend: Backend, caplog: pytest.LogCaptureFixture
+    backend: Backend, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with backend.renewing() as store:
         backend.file = "wrong-key"
@@ -241,6 +241,7 @@ async def test_what_does_not_work_is_not_taken_up_and_is_tried_less_and_less(
         backend.file = ""
         await asyncio.sleep(0.06)
         await store.count("docs")
+        monkeypatch.setattr(module, "LOOK_SECONDS", 60.0)
         backend.valid = {"key-2"}
         backend.file = "key-2"
         await store.count("docs")

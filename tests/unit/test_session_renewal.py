@@ -12,6 +12,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -58,6 +59,8 @@ class Client:
         self.closed = self.refused = 0
         self.gate: asyncio.Event | None = None
         """While set, an index is made only when it opens."""
+        self.waits = False
+        """Whether one waits for that."""
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self.store, name)
@@ -68,6 +71,7 @@ class Client:
                 self.refused += 1
                 raise Terminal("the store refused the credentials: check the Secret", reason="AccessDenied")
             if name == "create_index" and self.gate is not None:
+                self.waits = True
                 await self.gate.wait()
                 assert not self.closed, "a client is closed while it is in use"
             return await method(*arguments, **options)
@@ -106,14 +110,24 @@ def told(world: World) -> list[str]:
     return found
 
 
+def _was_refused(client: Client) -> bool:
+    return client.refused > 0
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not is_so():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.005)
+
+
 @pytest.mark.parametrize("secret", ["first", "late"])
 async def test_a_refused_action_is_done_with_the_new_key(world: World, backends: Backends, secret: str) -> None:
     for turn in range(5):
-        key = backends.rotate()
+        key, client = backends.rotate(), backends.clients[-1]
         if secret == "first":
             world.secrets.data[NAMESPACE, "key"] = {"token": key.encode()}  # and its event is on the way
         world.add_index(f"docs-{turn}")
-        await asyncio.sleep(0.05)
+        await until(partial(_was_refused, client))
         world.secrets.set(NAMESPACE, "key", token=key)
         await world.settle()
         assert world.conditions(f"docs-{turn}")["Ready"][0] == "True"
@@ -142,10 +156,11 @@ async def test_an_action_in_flight_ends_on_the_old_client(world: World, backends
     first = backends.clients[0]
     first.gate = asyncio.Event()
     world.add_index("docs")
-    await asyncio.sleep(0.05)
+    await until(lambda: first.waits)
     world.secrets.set(NAMESPACE, "key", token=backends.rotate())
-    await asyncio.sleep(0.1)
-    assert (len(backends.clients), first.closed) == (2, 0)
+    await until(lambda: len(backends.clients) == 2)
+    await asyncio.sleep(0.05)
+    assert first.closed == 0
     first.gate.set()
     await world.settle()
     assert world.conditions()["Ready"][0] == "True"

@@ -263,10 +263,12 @@ class TestCredentials:
         self, http_files: HttpFiles, tmp_path: Path
     ) -> None:
         secret(tmp_path, token=SECRET)
-        url = http_files.put("/a", status=401, delay=0.5)
+        url = http_files.put("/a", status=401, delay=2.0)
         async with opened(tmp_path, url, credentials={"name": "web"}) as source:
             fetching = asyncio.create_task(fetched(source, await listed(source)))
-            await asyncio.sleep(0.25)
+            async with asyncio.timeout(20):
+                while not http_files.requests:  # noqa: ASYNC110 - the server's thread tells nobody
+                    await asyncio.sleep(0.02)
             (tmp_path / "credentials" / "source" / "token").write_text("another-token")
             http_files.put("/a", "A")
             (found,) = await fetching

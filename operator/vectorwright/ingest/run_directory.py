@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -20,8 +21,8 @@ CURRENT = "..data"
 """Link to the directory that holds the files of now, as in a pod's projected volume: the kubelet (AtomicWriter) and the
 operator's own child runner replace all files at once by replacing it."""
 _FILES = ("token", "username", "password")
-_READS = 5
-"""Times that files are read anew when they were replaced while they were read."""
+_SETTLING = 2.0
+"""Seconds for which files are read anew that were replaced while they were read: a kubelet does it once a minute."""
 
 
 def read_run(directory: Path) -> RunSpec:
@@ -51,9 +52,8 @@ def at_one_moment(directory: Path, read: Callable[[Path], T]) -> T:
     ``read`` is called with the directory that the files are in.
     """
     link = directory / CURRENT
-    for _ in range(_READS):
-        if not link.is_symlink():
-            break
+    ends = time.monotonic() + _SETTLING
+    while link.is_symlink() and time.monotonic() < ends:
         place = link.resolve()
         found = read(place)
         if link.resolve() == place:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from tests.rotation.cases import IssuerCase, owner
-from tests.support.postgres_roles import PostgresWithRoles
+from tests.support.postgres_roles import PostgresWithRoles, refuses
 
 from vectorwright.api.v1alpha1.apikeyrotation import Strategy
 from vectorwright.rotation.base import Assignment, IssuerTraits, KeyMaterial
@@ -54,7 +54,7 @@ class PostgresRolesCase(IssuerCase):
             with self.served.connect(key.username or "", key.password or "") as connection:
                 return connection.execute("SELECT 1").fetchone() == (1,)
         except psycopg.OperationalError as error:
-            if "password authentication failed" in str(error):
+            if refuses(error):
                 return False
             raise
 

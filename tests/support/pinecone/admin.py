@@ -68,9 +68,9 @@ class _Token:
 class AdminPlane:
     """The keys of an organization, by their secrets. There may be many of one name, as the service has it."""
 
-    def __init__(self, keys: Iterable[ApiKey]) -> None:
+    def __init__(self, keys: Iterable[ApiKey], clock: DoubleClock) -> None:
         self.keys = {key.value: key for key in keys}
-        self.clock = DoubleClock()
+        self.clock = clock
         self.usable_after = 0.0
         """Seconds from the creation of a key until the other planes know it."""
         self.usable_until = 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
 from .holding import Index
@@ -50,7 +49,7 @@ class ControlPlane:
         raise Refusal(404, f"{method} {path} is not known")
 
     def _forget_what_is_gone(self) -> None:
-        now = time.monotonic()
+        now = self._knobs.clock.monotonic()
         for name, index in list(self.indexes.items()):
             if index.gone_at is not None and now >= index.gone_at:
                 del self.indexes[name]
@@ -107,7 +106,8 @@ class ControlPlane:
             read_capacity=_capacity(body.get("read_capacity"), deployment),
             deletion_protection=_protection(body.get("deletion_protection", "disabled")),
             tags=_merged_tags({}, body.get("tags")),
-            ready_at=time.monotonic() + self._knobs.ready_after,
+            ready_at=self._knobs.clock.monotonic() + self._knobs.ready_after,
+            clock=self._knobs.clock,
         )
         self.indexes[name] = index
         return index
@@ -132,7 +132,7 @@ class ControlPlane:
                 403,
                 f"Deletion protection is enabled for index {index.name}. Disable deletion protection before retrying.",
             )
-        index.gone_at = time.monotonic() + self._knobs.gone_after
+        index.gone_at = self._knobs.clock.monotonic() + self._knobs.gone_after
         self._forget_what_is_gone()
 
 

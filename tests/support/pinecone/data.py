@@ -66,7 +66,7 @@ class DataPlane:
     def _upsert(self, body: dict[str, Any]) -> Answer:
         records = parse_vectors(body.get("vectors"), self._index)
         name, _ = self._namespace(body)
-        namespace = self._index.namespaces.setdefault(name, Namespace())
+        namespace = self._index.namespaces.setdefault(name, Namespace(self._knobs.clock))
         return {"upsertedCount": len(records)}, self._written(namespace, lambda held: held.update(records))
 
     def _query(self, body: dict[str, Any]) -> Answer:

@@ -41,7 +41,7 @@ class PineconeDouble:
     def __init__(self, keys: Mapping[str, str]) -> None:
         """``keys``: API key → project. Projects begin empty."""
         self.knobs = Knobs()
-        self.admin = AdminPlane(ApiKey(project, value) for value, project in keys.items())
+        self.admin = AdminPlane((ApiKey(project, value) for value, project in keys.items()), self.knobs.clock)
         self._projects = {project: ControlPlane(project, self.knobs) for project in keys.values()}
         self._faults: deque[tuple[Callable[[Request], bool], Response]] = deque()
         self._guard = threading.Lock()

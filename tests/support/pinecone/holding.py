@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tests.support.double_clock import DoubleClock
 
 from .knobs import Knobs
 
@@ -30,6 +30,7 @@ class Held:
 class Namespace:
     """Records of one namespace. Writes are numbered, and shown in order once they are due."""
 
+    clock: DoubleClock
     records: Records = field(default_factory=dict)
     written: int = 0
     """Number of the last write."""
@@ -41,12 +42,12 @@ class Namespace:
     def write(self, change: Callable[[Records], None], delay: float) -> int:
         """Take a change, and the number of it."""
         self.written += 1
-        self._pending.append((time.monotonic() + delay, change))
+        self._pending.append((self.clock.monotonic() + delay, change))
         return self.written
 
     def visible(self) -> Records:
         """What reads show now."""
-        while self._pending and self._pending[0][0] <= time.monotonic():
+        while self._pending and self._pending[0][0] <= self.clock.monotonic():
             _, change = self._pending.popleft()
             change(self.records)
             self.shown += 1
@@ -74,13 +75,14 @@ class Index:
     deletion_protection: str
     tags: dict[str, str]
     ready_at: float
+    clock: DoubleClock
     gone_at: float | None = None
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     _counts: tuple[float, dict[str, int]] | None = None
 
     @property
     def ready(self) -> bool:
-        return self.gone_at is None and time.monotonic() >= self.ready_at
+        return self.gone_at is None and self.clock.monotonic() >= self.ready_at
 
     @property
     def state(self) -> str:
@@ -90,7 +92,7 @@ class Index:
 
     def counts(self, knobs: Knobs) -> dict[str, int]:
         """Records by namespace, as old as the knob allows."""
-        now = time.monotonic()
+        now = self.clock.monotonic()
         if self._counts is None or now - self._counts[0] >= knobs.stale_counts:
             self._counts = now, {name: len(held.visible()) for name, held in self.namespaces.items()}
         return self._counts[1]

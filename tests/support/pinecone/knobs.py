@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from tests.support.double_clock import DoubleClock
 
 
 @dataclass(slots=True)
@@ -25,3 +27,5 @@ class Knobs:
     """Whether hosts of indexes are told without a scheme, as the service does: the SDK then takes them for https."""
     max_indexes: int = 100
     """Serverless indexes of a project."""
+    clock: DoubleClock = field(default_factory=DoubleClock)
+    """By which all of it happens."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from qdrant_client import grpc
+from tests.support.double_clock import DoubleClock
 from tests.support.qdrant.access import Access
 from tests.support.qdrant.collection import MAX_SIZE, StoredCollection
 from tests.support.qdrant.conditions import point_key
@@ -41,6 +41,7 @@ class QdrantEngine:
 
     def __init__(self, version: str = VERSION) -> None:
         self.version = version
+        self.clock = DoubleClock()
         self.not_ready_for = 0.0
         """Seconds that a new collection takes no writes."""
         self.collections: dict[str, StoredCollection] = {}
@@ -97,7 +98,7 @@ class QdrantEngine:
         if real not in self.collections:
             raise not_found(name)
         collection = self.collections[real]
-        if writes and time.monotonic() < collection.ready_at:
+        if writes and self.clock.monotonic() < collection.ready_at:
             raise unavailable("The replica set for shard 0 on peer 0 has no active replica")
         return collection
 
@@ -110,7 +111,7 @@ class QdrantEngine:
 
     def _get(self, request: grpc.GetCollectionInfoRequest, access: Access) -> grpc.GetCollectionInfoResponse:
         collection = self._collection(request, access, writes=False)
-        ready = time.monotonic() >= collection.ready_at
+        ready = self.clock.monotonic() >= collection.ready_at
         status = grpc.CollectionStatus.Green if ready else grpc.CollectionStatus.Red
         return grpc.GetCollectionInfoResponse(result=collection.info(status))
 
@@ -161,7 +162,7 @@ class QdrantEngine:
         if request.HasField("quantization_config"):
             config.quantization_config.CopyFrom(request.quantization_config)
         self._merge_metadata(config, request.metadata)
-        self.collections[name] = StoredCollection(config, ready_at=time.monotonic() + self.not_ready_for)
+        self.collections[name] = StoredCollection(config, ready_at=self.clock.monotonic() + self.not_ready_for)
         return grpc.CollectionOperationResponse(result=True)
 
     def _merge_metadata(self, config: grpc.CollectionConfig, given: Mapping[str, grpc.Value]) -> None:

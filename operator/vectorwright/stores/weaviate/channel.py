@@ -176,6 +176,12 @@ class WeaviateGrpc:
             # Trying again is the caller's business, and proxies of the environment are nobody's.
             ("grpc.enable_retries", 0),
             ("grpc.enable_http_proxy", 0),
+            # A server that is back is found within seconds; the default waits up to two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", 5_000),
+            # A connection that a firewall forgot is noticed.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
         ]
         if self._tls is None:
             return grpc.aio.insecure_channel(self.address, options)
