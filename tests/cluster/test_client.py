@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import pytest
@@ -20,7 +21,7 @@ from vectorwright.errors import Conflict, NotFound, Retryable, Terminal
 from vectorwright.kube.client import CALL_TIMEOUT_S, KubeClient, WriteCall
 from vectorwright.kube.connection import FileToken, KubeConnection, StaticToken, load_connection
 from vectorwright.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS, SECRETS
-from vectorwright.kube.session import open_session
+from vectorwright.kube.session import _Connector, open_session
 
 pytestmark = pytest.mark.cluster
 
@@ -193,6 +194,17 @@ async def test_a_write_ends_inside_the_time_that_the_guard_leaves() -> None:
         await asyncio.wait_for(gone.wait(), 5)
     assert late.value.reason == "Timeout"
     assert asyncio.get_running_loop().time() - started < CALL_TIMEOUT_S / 2
+
+
+async def test_a_closed_client_leaves_no_connection_of_a_request_that_was_cancelled(connection: KubeConnection) -> None:
+    for turn in range(80):
+        async with KubeClient(connection) as client:
+            connector = cast("_Connector", client.session.connector)
+            asking = asyncio.ensure_future(client.list(NAMESPACES))
+            await asyncio.sleep(turn * 0.0005)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        assert [one for one in connector._sockets if one.fileno() >= 0] == []
 
 
 async def test_an_unreachable_server_is_retryable() -> None:

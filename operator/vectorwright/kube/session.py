@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 
@@ -25,6 +28,35 @@ _KEEPALIVE = (
     ("TCP_KEEPCNT", 3),
     ("TCP_USER_TIMEOUT", 30_000),
 )
+
+
+_CLOSING_S = 1.0
+"""What a closed session waits at most for the last of its sockets."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Closed only when its sockets are.
+
+    aiohttp forgets the connection of a request that was cancelled before its answer: a TLS farewell is under way there,
+    which needs the event loop a while longer.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        super().__init__(socket_factory=self._made, **options)
+
+    def _made(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        created = _keepalive_socket(address)
+        self._sockets.add(created)
+        return created
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        """Close all connections, and wait for their ends, for a second at most."""
+        await super().close(abort_ssl=abort_ssl)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING_S):
+                while any(one.fileno() >= 0 for one in self._sockets):  # noqa: ASYNC110 - a socket tells nobody
+                    await asyncio.sleep(0.002)
 
 
 def _keepalive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -78,11 +110,10 @@ def open_session(connection: KubeConnection, *, guard: RequestGuard | None = Non
     Raises Terminal when certificates cannot be read.
     """
     context = connection.ssl_context()
-    connector = aiohttp.TCPConnector(
+    connector = _Connector(
         limit=0,  # a watch holds its connection for minutes: a limit would starve the calls beside it
         ssl=context if context is not None else True,
         keepalive_timeout=60,
-        socket_factory=_keepalive_socket,
     )
     return aiohttp.ClientSession(
         connector=connector,
