@@ -138,7 +138,7 @@ async def test_a_new_pod_is_waited_for_until_it_has_been_ready_long_enough(
     client: KubeClient, pod_keeper: PodKeeper
 ) -> None:
     name = await running(client, pod_keeper, "Deployment", "search", replicas=1)
-    await client.patch(WORKLOADS[name.kind], name.name, name.namespace, {"spec": {"minReadySeconds": 600}})
+    await client.patch(WORKLOADS[name.kind], name.name, name.namespace, {"spec": {"minReadySeconds": 500}})
     await restart(client, await read(client, name), "1")
 
     def only_new(found: list[Manifest]) -> bool:
