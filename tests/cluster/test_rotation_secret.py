@@ -361,6 +361,12 @@ def test_a_store_that_comes_later_is_waited_for(resources: Resources) -> None:
     assert {item["type"]: item["status"] for item in body["status"]["conditions"]}.get("Stalled", "False") == "False"
     resources.create("VectorStore", "later", {"chroma": {"url": "http://chroma.example:8000"}})
     idle(resources)
+    resources.delete("VectorStore", "later")
+    resources.wait_gone("VectorStore", "later")
+    rotate(resources, "once-more")
+    resources.wait_condition("APIKeyRotation", "rotation", "Stalled", "True", "StoreNotFound")
+    body = resources.get("APIKeyRotation", "rotation")
+    assert {item["type"]: item["status"] for item in body["status"]["conditions"]}["Ready"] == "True"
 
 
 @pytest.mark.parametrize(

@@ -113,10 +113,13 @@ def at(step: str, **status: Any) -> Callable[[dict[str, str]], Body]:
     }
 
 
+def condition(kind: str, reason: str, message: str) -> Body:
+    stated = {"type": kind, "status": "True", "reason": reason, "message": message}
+    return {**stated, "lastTransitionTime": "2026-11-21T10:00:00Z", "observedGeneration": 1}
+
+
 def stalled(reason: str, **status: Any) -> Callable[[dict[str, str]], Body]:
-    told = {"type": "Stalled", "status": "True", "reason": reason, "message": "look at it"}
-    condition = {**told, "lastTransitionTime": "2026-11-21T10:00:00Z", "observedGeneration": 1}
-    return lambda _: {**PUBLISHED, "conditions": [condition], **status}
+    return lambda _: {**PUBLISHED, "conditions": [condition("Stalled", reason, "look at it")], **status}
 
 
 Captured = pytest.CaptureFixture[str]
@@ -181,11 +184,17 @@ def test_an_api_server_that_is_away_for_a_moment_is_asked_again(operator: Operat
 
 
 def test_failed_attempts_are_told(operator: Operator, capsys: Captured) -> None:
-    issuing = {"type": "Issuing", "status": "True", "reason": "Timeout", "message": "step Create: no answer"}
-    condition = {**issuing, "lastTransitionTime": "2026-11-21T10:00:00Z", "observedGeneration": 1}
-    operator.tells = [at("Create", failedAttempts=2, conditions=[condition]), through]
+    issuing = condition("Issuing", "Timeout", "step Create: no answer")
+    operator.tells = [at("Create", failedAttempts=2, conditions=[issuing]), through]
     assert run("--wait") == 0
     assert capsys.readouterr().err == "Create: step Create: no answer\n"
+
+
+def test_what_a_new_one_waits_for_is_told(operator: Operator, capsys: Captured) -> None:
+    waiting = condition("Reconciling", "StoreNotFound", "VectorStore store does not exist")
+    operator.tells = [at("", conditions=[waiting]), through]
+    assert run("--wait") == 0
+    assert capsys.readouterr().err == "Pending: VectorStore store does not exist\n"
 
 
 def test_a_rotation_that_waits_for_a_word_goes_on_and_no_other_one_is_begun(

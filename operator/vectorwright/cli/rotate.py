@@ -160,6 +160,9 @@ def _line(rotation: APIKeyRotation, asked: _Asked) -> str:
         return "waiting for the operator"
     if status.blocked_by:
         return f"{step}: {status.blocked_by}"
+    waiting = next((item for item in status.conditions or () if item.type == "Reconciling"), None)
+    if not status.step and waiting is not None:
+        return f"{step}: {waiting.message}"
     issuing = next((item for item in status.conditions or () if item.type == "Issuing"), None)
     if status.failed_attempts and issuing is not None:
         return f"{step}: {issuing.message}"

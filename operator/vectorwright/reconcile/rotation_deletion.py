@@ -15,7 +15,7 @@ from .outcome import Outcome, failed
 from .rotation_audit import tell
 from .rotation_consent import find_secret
 from .rotation_memory import Memory
-from .rotation_pass import RotationPass, StoreMissing, begin, close_issuer, owner_mark
+from .rotation_pass import RotationPass, begin, close_issuer, owner_mark
 from .rotation_secret import owner_of
 
 RETRY_STALLED = 30.0
@@ -49,7 +49,7 @@ async def _let_go(context: Context, key: Key, resource: APIKeyRotation) -> None:
     used: list[Reference] = []
     try:
         await _end_keys(await begin(context, key, resource, used))
-    except (Terminal, StoreMissing):
+    except Terminal:
         # What stays in use needs nothing of the store; only a key that nobody ever saw may be left there.
         if resource.spec.deletion_policy is KeyDeletionPolicy.REVOKE and await _issued(context, key, resource):
             raise

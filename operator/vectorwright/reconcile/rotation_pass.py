@@ -217,18 +217,16 @@ def _attribute(kind: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind)
 
 
-class StoreMissing(Retryable):
-    """There is no such VectorStore yet: its arrival wakes the rotation, as when both are applied at once."""
-
-
 def _store(context: Context, key: Key, resource: APIKeyRotation) -> VectorStore:
-    """The VectorStore, ready or not. Raises StoreMissing, Terminal."""
+    """The VectorStore, ready or not. Raises Terminal, and Retryable for one that may still come."""
     name = resource.spec.store_ref.name
     body = context.cache.get("VectorStore", key.namespace, name)
     if body is None:
-        raise StoreMissing(
-            f"VectorStore {name} does not exist in namespace {key.namespace}: create it", reason="StoreNotFound"
-        )
+        told, reason = f"VectorStore {name} does not exist in namespace {key.namespace}: create it", "StoreNotFound"
+        if resource.status.revision:
+            raise Terminal(told, reason=reason)
+        # Both may be applied at once: its arrival wakes the rotation.
+        raise Retryable(told, reason=reason)
     try:
         return VectorStore.model_validate(body)
     except ValidationError:
