@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from tests.support.copying import SOURCE, TARGET, Pair, all_of, described, put, some
+from tests.support.ingestionjob_runs import Workers, conditions, message, status
 from tests.support.reconciling import NAMESPACE, World, resource
 from tests.support.store_server import StoreServer
 from tests.support.workers import StartWorker
-from tests.unit.test_ingestionjob_reconcile import Workers, conditions, message, status
 from tests.unit.test_run_inputs import INDEX_STATUS, READY, WAITING, Cluster
 
 from vectorwright.api.v1alpha1 import IngestionJob

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.support.ingestionjob_runs import Workers, apply, look, started, status
 from tests.support.reconciling import NAMESPACE, World, resource
-from tests.unit.test_ingestionjob_reconcile import Workers, apply, look, started, status
 
 from vectorwright.api.v1alpha1.ingestionjob import Phase
 from vectorwright.errors import Retryable
