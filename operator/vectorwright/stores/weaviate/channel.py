@@ -179,9 +179,6 @@ class WeaviateGrpc:
             # A server that is back is found within seconds; the default waits up to two minutes.
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 5_000),
-            # A connection that a firewall forgot is noticed.
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
         ]
         if self._tls is None:
             return grpc.aio.insecure_channel(self.address, options)
