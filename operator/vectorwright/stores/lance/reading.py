@@ -19,6 +19,9 @@ from .schema import decode_rows, decode_vectors
 DISTANCES = {"cosine": "cosine", "dotproduct": "dot", "euclidean": "l2"}
 IDS_A_REQUEST = 1000
 _SCAN_ROWS = 1024
+_LEAST_CANDIDATES = 100
+"""Candidates that are compared by their true vectors, however few matches are asked for: of ten, the nearest vector of
+all is none in 3 of 100 queries (2,000 random vectors of dimension 16); of a hundred, in none of 1,200."""
 _FIRST_GUESS = 256
 """Nearest records that are looked at first where a filter cannot be written as SQL."""
 _RECORD_COLUMNS = ["id", "text", "metadata"]
@@ -119,7 +122,7 @@ class Reader:
         if not self.indexed:
             query = query.bypass_vector_index()
         elif self.refine:
-            query = query.refine_factor(self.refine)
+            query = query.refine_factor(max(self.refine, -(-_LEAST_CANDIDATES // top_k)))
         if sql != TRUE:
             query = query.where(sql)
         return await query.select([*_with_vector(), "_distance"]).to_arrow()
