@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from deploy.devcluster import Cluster
+from tests.support.polling import until
 
 from vectorwright.errors import Terminal
 from vectorwright.kube import clock
@@ -198,10 +199,9 @@ async def test_what_may_not_be_done_is_told(devcluster: Cluster, connection: Kub
     api = SlimClient(weak)
     first = LeaderElector(api, namespace=namespace, name="lead", identity="first", timings=FAST)
     async with background(first.acquire()) as waiting:
-        async with asyncio.timeout(20):
-            while not isinstance(first.last_error, Terminal):  # noqa: ASYNC110 - it tells nobody
-                await asyncio.sleep(0.1)
+        await until(lambda: isinstance(first.last_error, Terminal), 20, 0.1)
         assert not waiting.done()
+    assert isinstance(first.last_error, Terminal)
     assert 'cannot get resource "leases"' in first.last_error.message
     await api.close()
 

@@ -14,7 +14,6 @@ import asyncio
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,15 +177,10 @@ def _damage(folder: Path) -> None:
     segment.write_bytes(content)
 
 
-@pytest.fixture
-async def local(tmp_path: Path) -> AsyncIterator[LocalStoreServers]:
-    servers = LocalStoreServers(tmp_path / "stores")
-    yield servers
-    await servers.stop()
-
-
-async def test_beside_the_operator_one_server_hosts_both(local: LocalStoreServers, tmp_path: Path) -> None:
-    socket = await local.socket("team/docs")
+async def test_beside_the_operator_one_server_hosts_both(
+    local_store_servers: LocalStoreServers, tmp_path: Path
+) -> None:
+    socket = await local_store_servers.socket("team/docs")
     for provider in ("lance", "faiss"):
         settings = {"server": f"unix://{socket}", "path": "team/docs"}
         async with open_store(Connection(provider, settings)) as store:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
 import pytest
 from tests.contract.data import batch, definition, record_id, scrolled
+from tests.support.polling import until
 from tests.support.s3 import VersitygwServer, s3_bucket, s3_connection
 
 from vectorwright.errors import NotFound
@@ -47,12 +48,6 @@ async def store(connection: Connection) -> AsyncIterator[BucketStore]:
     async with open_store(connection) as opened:
         assert isinstance(opened, BucketStore)
         yield opened
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not is_so():  # noqa: ASYNC110 - nothing tells when objects are gone
-            await asyncio.sleep(0.05)
 
 
 async def merged(store: BucketStore) -> Head:

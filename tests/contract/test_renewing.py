@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 import pytest
+from tests.support.polling import until
 from tests.support.projected import ProjectedVolume
 from tests.support.rotating import RotatedKeys, RotatedRoles, RotatedUsers, files_of, rotating
 from tests.support.workers import StartWorker, Worker
@@ -106,9 +107,7 @@ async def begun(keys: RotatedKeys, start_worker: StartWorker, published: Publish
 
 async def says(worker: Worker, words: str) -> None:
     """Wait until its log has these words."""
-    async with asyncio.timeout(30):
-        while words not in worker.log:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.05)
+    await until(lambda: words in worker.log, every=0.05)
 
 
 async def ended(worker: Worker) -> RunState:

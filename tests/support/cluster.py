@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from deploy.devcluster import Cluster, ClusterError, KubectlError, attach, prepare, start
+from deploy.devcluster.processes import wait_for
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
 _GIVEN = "VECTORWRIGHT_TEST_KUBECONFIG"
@@ -68,10 +68,7 @@ def apply_crds(cluster: Cluster) -> list[str]:
     names = [line.rpartition("/")[2] for line in applied if line.startswith("customresourcedefinition")]
     cluster.kubectl_run("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
     # What clients know them by comes after that.
-    deadline = time.monotonic() + 30
-    while not all(_explained(cluster, name) for name in names):
-        assert time.monotonic() < deadline, "the API server does not tell the schemas of all kinds after 30 s"
-        time.sleep(0.2)
+    wait_for(lambda: all(_explained(cluster, name) for name in names), what="the schemas of all kinds", timeout=30)
     return names
 
 

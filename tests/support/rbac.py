@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from deploy.devcluster import Cluster, KubectlError
+from deploy.devcluster.processes import wait_for
 
 KUSTOMIZE = Path(__file__).resolve().parents[2] / "deploy" / "kustomize"
 BASE = KUSTOMIZE / "base"
@@ -60,10 +60,8 @@ def wait_until_may(
     account: str = f"{SYSTEM_NAMESPACE}:{SERVICE_ACCOUNT}",
 ) -> None:
     """Return once the authorizer lets a ServiceAccount do something, or no longer: it hears of roles by a watch."""
-    deadline = time.monotonic() + 20
-    while _may(cluster, verb, resource, namespace, account) != may:
-        assert time.monotonic() < deadline, f"{account}: {verb} {resource} in {namespace} is not {may} after 20 s"
-        time.sleep(0.1)
+    told = f"{account}: {verb} {resource} in {namespace}, {'allowed' if may else 'refused'}"
+    wait_for(lambda: _may(cluster, verb, resource, namespace, account) == may, what=told, timeout=20)
 
 
 def _may(cluster: Cluster, verb: str, resource: str, namespace: str, account: str) -> bool:

@@ -9,14 +9,18 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from deploy.devcluster.processes import ManagedProcess, on_free_port, wait_for
 
+from vectorwright.stores.local_server import LocalStoreServers
+
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
+"""Of a program of the package that a test starts by itself."""
 _START_SECONDS = 60.0
 _FOLDERS_A_START = 200
 
@@ -150,6 +154,14 @@ def store_server() -> Iterator[StoreServer]:
     """One server for the whole session: use a folder of your own, and do not stop it (see ``start_store_server``)."""
     with running_store_server() as server:
         yield server
+
+
+@pytest.fixture
+async def local_store_servers(tmp_path: Path) -> AsyncIterator[LocalStoreServers]:
+    """Those that the operator starts for itself, in ``stores`` of the test's directory."""
+    servers = LocalStoreServers(tmp_path / "stores")
+    yield servers
+    await servers.stop()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.polling import until
 
 from vectorwright.errors import BatchRejected, Conflict, NotFound, Retryable, Terminal
 from vectorwright.stores.base import FieldDefinition, IndexDefinition, Metadata, OwnershipMark, RecordBatch, Store
@@ -463,12 +464,6 @@ async def test_closing_finishes_what_was_accepted(open_root: OpenLance) -> None:
 # --- vector indexes --------------------------------------------------------------------------------------------------
 
 
-async def until(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not is_so():  # noqa: ASYNC110 - nothing tells when an index is built
-            await asyncio.sleep(0.02)
-
-
 @pytest.mark.parametrize("kind", ["ivfPq", "ivfHnswSq"])
 async def test_a_vector_index_is_built_grows_and_goes(
     open_root: OpenLance, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -491,10 +486,10 @@ async def test_a_vector_index_is_built_grows_and_goes(
     assert (await store.describe_index("docs")).settings["index_state"] == "exact until 300 vectors"
     await write(200, 400)
     table = store._indexes["docs"]
-    await until(lambda: table.describe().settings["index_state"] == "built")
+    await until(lambda: table.describe().settings["index_state"] == "built", 60, 0.02)
     first = table._contents.indexes
     await write(400, 2000)
-    await until(lambda: table._contents.indexes != first)
+    await until(lambda: table._contents.indexes != first, 60, 0.02)
     assert len(store._indexes["docs"]._contents.indexes) == 1
     for number in range(34, 2000, 100):
         (nearest,) = await store.query("docs", vectors[number], 1)
@@ -509,7 +504,7 @@ async def test_a_vector_index_is_built_grows_and_goes(
     assert (await store.describe_index("docs")).settings["index_state"] == "built"
     await store.update_index("docs", {"index_type": "none"})
     assert (await store.describe_index("docs")).settings == {"index_type": "none", "index_state": "exact"}
-    await until(lambda: not store._indexes["docs"]._contents.indexes)
+    await until(lambda: not store._indexes["docs"]._contents.indexes, 60, 0.02)
 
 
 @pytest.mark.parametrize("settings", [{"index_type": "hnsw"}, {"num_partitions": 0}, {"num_partitions": True}])

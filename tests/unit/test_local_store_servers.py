@@ -12,11 +12,11 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.store_server import ROOT
+from tests.support.store_server import ENVIRONMENT
 from tests.support.store_server_client import DIMENSION, batch
 
 from vectorwright.errors import Retryable, Terminal
@@ -27,20 +27,10 @@ from vectorwright.stores.registry import Connection, open_store
 pytestmark = pytest.mark.server
 
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
-
-
-@pytest.fixture
-async def local(tmp_path: Path) -> AsyncIterator[LocalStoreServers]:
-    servers = LocalStoreServers(tmp_path / "stores")
-    yield servers
-    await servers.stop()
-
-
-async def test_local_stores_are_started_when_needed(local: LocalStoreServers, tmp_path: Path) -> None:
+async def test_local_stores_are_started_when_needed(local_store_servers: LocalStoreServers, tmp_path: Path) -> None:
     assert not (tmp_path / "stores").exists()
-    one, other = await asyncio.gather(local.socket("team/docs"), local.socket("code"))
-    assert one == other == await local.socket()
+    one, other = await asyncio.gather(local_store_servers.socket("team/docs"), local_store_servers.socket("code"))
+    assert one == other == await local_store_servers.socket()
     assert stat.S_IMODE(one.parent.stat().st_mode) == 0o700
     for folder in ("team/docs", "code"):
         settings = {"server": f"unix://{one}", "path": folder}
@@ -54,20 +44,20 @@ async def test_local_stores_are_started_when_needed(local: LocalStoreServers, tm
         assert await store.list_indexes() == []
     for folder in ("../x", "/x", "a/.b", ""):
         with pytest.raises(Terminal):
-            await local.socket(folder)
-    await local.stop()
+            await local_store_servers.socket(folder)
+    await local_store_servers.stop()
     assert not one.parent.exists()
     with pytest.raises(Retryable):
-        await local.socket()
+        await local_store_servers.socket()
 
 
-async def test_a_local_server_that_died_is_started_again(local: LocalStoreServers) -> None:
-    socket = await local.socket("docs")
+async def test_a_local_server_that_died_is_started_again(local_store_servers: LocalStoreServers) -> None:
+    socket = await local_store_servers.socket("docs")
     async with open_store(Connection("lance", {"server": f"unix://{socket}", "path": "docs"})) as store:
         await store.create_index(IndexDefinition("docs", DIMENSION, "cosine"))
         await store.upsert("docs", batch("a"))
-        assert local._process is not None
-        os.kill(local._process.pid, signal.SIGKILL)
+        assert local_store_servers._process is not None
+        os.kill(local_store_servers._process.pid, signal.SIGKILL)
         async with asyncio.timeout(30):
             while True:
                 try:
@@ -75,7 +65,7 @@ async def test_a_local_server_that_died_is_started_again(local: LocalStoreServer
                     break
                 except Retryable:
                     await asyncio.sleep(0.1)
-        assert await local.socket("docs") == socket
+        assert await local_store_servers.socket("docs") == socket
 
 
 PARENT = """
@@ -102,13 +92,13 @@ def parent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 async def test_a_local_server_ends_with_its_parent_and_the_next_takes_over(
-    parent: subprocess.Popen[str], local: LocalStoreServers
+    parent: subprocess.Popen[str], local_store_servers: LocalStoreServers
 ) -> None:
     assert parent.stdout is not None
     line = await asyncio.to_thread(parent.stdout.readline)
     _, pid = line.split()
     parent.kill()
-    await local.socket("docs")  # waits until the other one, which may linger, has let the directory go
+    await local_store_servers.socket("docs")  # waits until the other one, which may linger, has let the directory go
     assert not _alive(int(pid))
 
 

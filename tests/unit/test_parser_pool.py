@@ -13,12 +13,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.polling import until
 
 import vectorwright
 from vectorwright.api.v1alpha1.ingestionjob import Chunk as ChunkSettings
@@ -64,13 +65,6 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
-
-
-async def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
 
 
 async def test_documents_come_back_as_the_pure_function_gives_them() -> None:
@@ -236,14 +230,14 @@ asyncio.run(main())
     root = str(Path(vectorwright.__file__).parent.parent)
     worker = await asyncio.create_subprocess_exec(sys.executable, "-c", program, env=os.environ | {"PYTHONPATH": root})
     try:
-        await wait_until(lambda: (tmp_path / "child").exists() and bool((tmp_path / "child").read_text().strip()))
+        await until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text().strip(), 60, 0.02)
         child = int((tmp_path / "child").read_text())
         await asyncio.sleep(0.3)
         assert alive(child)
     finally:
         worker.kill()
         await worker.wait()
-    await wait_until(lambda: not alive(child), 5)
+    await until(lambda: not alive(child), 5, 0.02)
 
 
 async def test_closing_twice_leaves_no_process() -> None:

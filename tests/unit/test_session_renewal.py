@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, cast
 
 import pytest
+from tests.support.polling import until
 from tests.support.reconciling import DURABLE, NAMESPACE, World
 
 from vectorwright.errors import Terminal
@@ -112,12 +113,6 @@ def told(world: World) -> list[str]:
 
 def _was_refused(client: Client) -> bool:
     return client.refused > 0
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not is_so():  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("secret", ["first", "late"])

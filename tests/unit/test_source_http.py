@@ -19,6 +19,7 @@ import pytest
 from pydantic import ValidationError
 from tests.support.http_files import HttpFiles
 from tests.support.http_source import failure, get, opened
+from tests.support.polling import until
 from tests.support.sources import SECRET, fetched, listed, refusal, run_spec, secret, serving
 from tests.support.tls import TlsFront
 
@@ -266,9 +267,7 @@ class TestCredentials:
         url = http_files.put("/a", status=401, delay=2.0)
         async with opened(tmp_path, url, credentials={"name": "web"}) as source:
             fetching = asyncio.create_task(fetched(source, await listed(source)))
-            async with asyncio.timeout(20):
-                while not http_files.requests:  # noqa: ASYNC110 - the server's thread tells nobody
-                    await asyncio.sleep(0.02)
+            await until(lambda: http_files.requests, 20, 0.02)
             (tmp_path / "credentials" / "source" / "token").write_text("another-token")
             http_files.put("/a", "A")
             (found,) = await fetching

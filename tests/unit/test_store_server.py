@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import stat
 import subprocess
 import sys
@@ -17,16 +16,13 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
-from tests.support.store_server import ROOT, StartStoreServer, StoreServer
+from tests.support.store_server import ENVIRONMENT, StartStoreServer, StoreServer
 from tests.support.store_server_client import connect
 
 from vectorwright.errors import Retryable, Terminal
 from vectorwright.stores.registry import StoreCredentials, TlsSettings
 
 pytestmark = pytest.mark.server
-
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
 
 
 def run_server(*flags: str | Path) -> subprocess.CompletedProcess[str]:

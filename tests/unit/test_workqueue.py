@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.support.polling import until
 
 from vectorwright.controllers.workqueue import BASE_DELAY, MAX_DELAY, WorkQueue
 from vectorwright.reconcile.cache import Key
@@ -32,13 +33,6 @@ async def running(work: Callable[[Key], Awaitable[None]], workers: int = 4) -> A
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        await asyncio.sleep(0.001)
 
 
 async def test_one_key_is_worked_on_by_one_worker_at_a_time_and_again_for_what_arrived_meanwhile() -> None:

@@ -168,7 +168,7 @@ def _expires_meanwhile(rotation: RotationPass) -> bool:
     previous = state.previous
     if previous is None or not rotation.traits.revocable:
         return True
-    return previous.dead or (previous.not_after is not None and previous.not_after < rotation.now)
+    return not previous.usable(rotation.now)
 
 
 def _read_only(rotation: RotationPass) -> Waiting | None:

@@ -72,7 +72,7 @@ async def fitting_workloads(rotation: RotationPass, replaced: KeyRecord | None) 
     Retryable.
     """
     workloads = await find_workloads(rotation.context.client, rotation.targets)
-    if not workloads and replaced is not None and _lives(rotation, replaced) and _nobody_else_moves(rotation):
+    if not workloads and replaced is not None and replaced.usable(rotation.now) and _nobody_else_moves(rotation):
         raise Terminal(
             f"the labels in rolloutRestartTargets match no workload in namespace {rotation.publication.namespace}, and "
             f"without spec.overlap nobody has time to read a new key by himself: key {replaced.id} is not replaced; "
@@ -83,11 +83,6 @@ async def fitting_workloads(rotation: RotationPass, replaced: KeyRecord | None) 
         if told := _unfit(rotation, workload):
             raise Terminal(told, reason="RestartTargetRefused")
     return workloads
-
-
-def _lives(rotation: RotationPass, key: KeyRecord) -> bool:
-    """Whether consumers may still use a key: it was neither refused for good, nor has it expired."""
-    return not key.dead and (key.not_after is None or key.not_after >= rotation.now)
 
 
 def _nobody_else_moves(rotation: RotationPass) -> bool:

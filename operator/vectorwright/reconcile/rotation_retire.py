@@ -75,7 +75,7 @@ def _unconfirmed(rotation: RotationPass, previous: KeyRecord) -> bool:
     policy = rotation.resource.spec.revoke_policy or RevokePolicy.CONFIRM_FIRST
     if policy is RevokePolicy.AUTOMATIC or (policy is RevokePolicy.CONFIRM_FIRST and rotation.state.revocations > 0):
         return False
-    if previous.not_after is not None and previous.not_after < rotation.now:
+    if previous.expired(rotation.now):
         return False
     said = rotation.resource.metadata.annotations.get(ANNOTATION_CONFIRM_REVOKE)
     return said not in (_word(rotation, previous), confirmation(previous.id, previous.revision))

@@ -55,6 +55,14 @@ class KeyRecord:
     dead: bool = False
     """Whether the store is known to refuse it: what has its name may be made anew."""
 
+    def expired(self, now: datetime) -> bool:
+        """Whether its time is over."""
+        return self.not_after is not None and self.not_after < now
+
+    def usable(self, now: datetime) -> bool:
+        """Whether consumers may still use it: it was neither refused for good, nor has it expired."""
+        return not (self.dead or self.expired(now))
+
     @property
     def live(self) -> LiveKey:
         """As an issuer is told of it."""
